@@ -1,0 +1,58 @@
+"""The sink contract: where an epoch's rows go, once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+
+Change = Literal["append", "upsert", "replace"]
+"""append: new rows. upsert: rows that replace those of the same keys (`_op` = delete removes).
+replace: the whole result anew."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EpochId:
+    """Who wrote: unique and, within (checkpoint, generation, sink, task), rising with `epoch`.
+
+    `checkpoint` is drawn when a checkpoint begins, `generation` rises with a rollback, `now_us` is the epoch's
+    logged time (strictly rising; comparable between tasks, unlike epoch numbers).
+    """
+
+    checkpoint: str
+    generation: int
+    sink: str
+    task: str
+    epoch: int
+    now_us: int = 0
+
+
+class Sink(ABC):
+    """A place rows are written to.
+
+    Promises, each with a test of its name in `streamproc.testing.SinkConformance`:
+    - `write` is called once an epoch, also with no rows; when it returns the rows are durable and visible as one.
+    - the same id again writes nothing (after a crash anywhere in the first call: exactly the missing part).
+    - a reader sees each row once, at any moment.
+    - rows are written in the order given; the same rows are cut at the same places.
+    - `undo(after)` removes what epochs > `after` of that line wrote, or says that it stays (returns a sentence).
+    - a server that is away raises `Unavailable`; a row that is refused raises `BadRecord` and nothing of it is written.
+    """
+
+    guarantee: ClassVar[str] = "at least once"
+    appends_only: ClassVar[bool] = True
+    """True: in update mode one row per changed group and epoch, with `_epoch`. False: rows are overwritten by key."""
+
+    @abstractmethod
+    async def write(self, epoch: EpochId, rows: pa.RecordBatchReader, change: Change) -> None: ...
+
+    async def undo(self, after: EpochId) -> str | None:
+        """Remove what epochs above `after` of its (checkpoint, generation, sink, task) wrote; None if all is gone,
+        else a sentence saying what stays."""
+        return f"rows written after epoch {after.epoch} stay and come again"
+
+    async def close(self) -> None:
+        """Release connections."""
+        return

@@ -1,0 +1,42 @@
+"""The window contract: which windows a row belongs to, as an expression DuckDB evaluates.
+
+Times are microseconds since 1970 UTC as BIGINT; a window is [start, end). A kind of window is one class in
+`windows/`, named in `registry.py` by the SQL function that makes it. It is pure and adds no state of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window(ABC):
+    """A frozen rule that assigns event times to windows.
+
+    Promises, each with a test of its name in `streamproc.testing.WindowConformance`:
+    - every assigned window contains its time: start ≤ t < end.
+    - assignment depends on the time alone, before 1970 as after.
+    - `assign` is a DuckDB expression over the BIGINT expression `time`, of type BIGINT[]: the starts, ascending.
+    - the end of the window that starts at s is s + `length_us`.
+    - a window is closed at watermark w when its end ≤ w, and closed stays closed.
+    """
+
+    @property
+    @abstractmethod
+    def length_us(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def single(self) -> bool:
+        """True if every time has exactly one window (then `assign_one` may be used: no list is built)."""
+
+    @abstractmethod
+    def assign(self, time: str) -> str: ...
+
+    @abstractmethod
+    def assign_one(self, time: str) -> str:
+        """DuckDB BIGINT expression of the (last) window's start."""
+
+    def closed(self, end_us: int, watermark_us: int) -> bool:
+        return end_us <= watermark_us
