@@ -1,0 +1,128 @@
+"""What the epoch log stores: one small JSON object a record. Field names are the format; see the README of the format
+in `checkpoint/log.py`. Times are microseconds since 1970 UTC."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A record of the log. Unknown fields of newer versions are ignored on reading."""
+
+
+class Root(Record):
+    """`root`: which checkpoint this is. `undo` names sinks whose rows after an epoch of the old generation a rollback
+    has still to remove."""
+
+    checkpoint: str
+    generation: int = 1
+    created_us: int = 0
+    undo: dict[str, int] = {}
+
+
+class ShardBegin(Record):
+    """What an epoch reads of a shard: rows after `after` up to `until`. The rest is what step 3 may know of it."""
+
+    after: str
+    until: str
+    idle_us: int = 0
+    ended: bool = False
+    parents: tuple[str, ...] = ()
+
+
+class Begin(Record):
+    """`epochs/<n>.begin`: everything that decides the result of epoch n, written before anything is computed."""
+
+    writer: str
+    job: str
+    now_us: int
+    shards: dict[str, dict[str, ShardBegin]]
+    engine: dict[str, str] = {}
+
+
+class ShardEnd(Record):
+    """Where a shard stands after an epoch. `watermark_us` is None before any data."""
+
+    end: str
+    watermark_us: int | None = None
+    idle_us: int = 0
+    ended: bool = False
+    parents: tuple[str, ...] = ()
+
+
+class RunRef(Record):
+    """A part of an operator's state: rows [offset, offset + length) of the object `name`."""
+
+    name: str
+    length: int
+    offset: int = 0
+    level: int = 0
+    window_min: int | None = None
+    window_max: int | None = None
+    nbytes: int = 0
+
+
+class Commit(Record):
+    """`epochs/<n>.commit`: what is true after epoch n. `aborted` says why nothing of its input was taken."""
+
+    writer: str
+    job: str
+    now_us: int
+    shards: dict[str, dict[str, ShardEnd]]
+    watermark_us: int | None = None
+    source_watermarks: dict[str, int | None] = {}
+    state: dict[str, list[RunRef]] = {}
+    late: dict[str, int] = {}
+    dead: int = 0
+    written: dict[str, int] = {}
+    limits: dict[str, int] = {}
+    aborted: str | None = None
+
+
+class Refused(Record):
+    """One poison row of a verdict."""
+
+    source: str
+    row: int
+    error: str
+
+
+class Verdict(Record):
+    """`epochs/<n>.verdict`: the rows of epoch n that its SQL cannot take, decided before anything of it is visible."""
+
+    writer: str
+    rows: list[Refused] = []
+    abort: str | None = None
+
+
+class Floor(Record):
+    """`floor`: epochs below are void, whoever wrote them. CLOSED: the whole line is (a rollback began another)."""
+
+    epoch: int = 0
+
+
+class JobText(Record):
+    """`jobs/<hash>`: a job file as an epoch began with it (never with secrets: they are references in it)."""
+
+    file: str
+    text: str
+    overrides: tuple[str, ...] = ()
+
+
+CLOSED = 2**62
+
+R = TypeVar("R", bound=Record)
+
+
+def encode(record: Record) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def decode(data: bytes, kind: type[R], name: str) -> R:
+    """The record in `data`; ValueError naming the object if it is not one."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"checkpoint object {name} is damaged: {error}") from None
