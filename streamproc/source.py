@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from streamproc.batch import Chunk
+from streamproc.batch import EXTRA_COLUMNS, Chunk
 from streamproc.offset import Position, Start
 
 
@@ -37,6 +37,9 @@ class Source(ABC):
     """`records` or `ms`: the unit of `Chunk.lag`."""
     discovery_interval_s: ClassVar[float] = 10.0
     """How often the engine asks `shards` again."""
+    wanted: frozenset[str] = frozenset(EXTRA_COLUMNS.names)
+    """Extra columns (batch.EXTRA_COLUMNS) that the plan reads. The engine sets it before the first `open`; a source
+    need not make the others, but `_offset` and `_value` always. All, unless set."""
 
     @abstractmethod
     async def shards(self) -> Sequence[Shard]: ...
