@@ -1,0 +1,1 @@
+"""Places to write to: one module each, named in streamproc/registry.py. README.md says how to write one."""

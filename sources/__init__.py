@@ -1,0 +1,1 @@
+"""Unbounded tables to read: one module each, named in streamproc/registry.py. README.md says how to write one."""

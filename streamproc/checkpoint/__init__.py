@@ -1,0 +1,1 @@
+"""The epoch log, its retention, and recovery from it."""

@@ -1,0 +1,1 @@
+"""The job file as a frozen value: read, checked, described."""

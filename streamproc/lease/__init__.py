@@ -1,0 +1,1 @@
+"""The lease contract and its tables: who should run a task."""

@@ -1,0 +1,1 @@
+"""Keyed state as runs, and the watermark."""
