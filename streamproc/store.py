@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 
 class Exists(Exception):
@@ -53,10 +56,16 @@ class Store(ABC):
     async def get(self, name: str) -> Object: ...
 
     @abstractmethod
-    async def put(
-        self, name: str, data: bytes, *, if_match: str | None = None, overwrite: bool = False
-    ) -> str:
+    async def put(self, name: str, data: bytes, *, if_match: str | None = None, overwrite: bool = False) -> str:
         """Write an object, return its etag. `overwrite` is for objects whose every version is right."""
+
+    async def create(self, name: str, fill: Callable[[BinaryIO], None]) -> None:
+        """Create an object of what `fill` writes, for objects too large for memory. `fill` runs in a thread;
+        if it raises there is no object. Raises `Exists` like `put`.
+        """
+        buffer = io.BytesIO()
+        await asyncio.to_thread(fill, buffer)
+        await self.put(name, buffer.getvalue())
 
     @abstractmethod
     def list(self, prefix: str = "") -> AsyncIterator[Listed]: ...

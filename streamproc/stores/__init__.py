@@ -1,1 +1,37 @@
-"""Object stores: local disk, and S3 and its like through obstore."""
+"""Stores by URL: a folder of this machine, or an object store (imported only when named)."""
+
+from __future__ import annotations
+
+from streamproc.errors import Fault, InvalidJob
+from streamproc.store import Exists, Store
+from streamproc.world import World
+
+_PROBE = "conditional-put-probe"
+_REFUSED = (
+    "the checkpoint's server ignores If-None-Match, so two workers could both write one epoch; "
+    "use a store with conditional puts (AWS S3, MinIO, Ceph, …) or a local folder"
+)
+
+
+def open_store(url: str, world: World) -> Store:
+    """The store of `path`, `file:///path`, `s3://bucket/prefix`, `gs://…` or `az://…`. No connection is made yet."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme == "file":
+        from streamproc.stores.local import LocalStore
+
+        return LocalStore(rest if separator else url, world)
+    from streamproc.stores.remote import RemoteStore
+
+    return RemoteStore(url, world)
+
+
+async def check_conditional(store: Store) -> None:
+    """Refuse a store whose create-if-absent overwrites: two workers could both win an epoch there. InvalidJob then."""
+    try:
+        for attempt in (b"first", b"second"):
+            await store.put(_PROBE, attempt)
+    except Exists:
+        return
+    finally:
+        await store.delete(_PROBE)
+    raise InvalidJob([Fault("checkpoint", 0, _REFUSED)])
