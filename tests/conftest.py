@@ -1,0 +1,35 @@
+"""What holds for every test: hypothesis profiles, and no silent skip where servers were promised."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
+settings.register_profile("soak", max_examples=5000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+SERVERS_REQUIRED = os.environ.get("CI_REQUIRE_SERVERS") == "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With CI_REQUIRE_SERVERS=1 a test of a real server that skips has failed: its server could not be had."""
+    report = yield
+    needs_server = item.get_closest_marker("kafka") or item.get_closest_marker("s3")
+    if SERVERS_REQUIRED and needs_server and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"CI_REQUIRE_SERVERS=1, but skipped: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """The same for a whole file that skips itself while it is collected."""
+    report = yield
+    if SERVERS_REQUIRED and report.outcome == "skipped":
+        report.outcome, report.longrepr = "failed", f"CI_REQUIRE_SERVERS=1, but skipped: {report.longrepr}"
+    return report
