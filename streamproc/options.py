@@ -1,5 +1,6 @@
 """What a connector's keys may hold. A connector declares its keys once, as one frozen `Options` model; parsing,
-`check`, the JSON Schema and the key tables in the docs all come from it."""
+`check`, the JSON Schema and the key tables in the docs all come from it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, ValidationInfo, WithJsonSchema
 from pydantic_core import core_schema
 
 from streamproc.offset import Start
@@ -62,8 +63,26 @@ def _unit_us(unit: str, text: str, months: bool) -> int:
     raise ValueError(f"{text!r}: unit {unit!r} is unknown; use microseconds to weeks")
 
 
-def _duration(value: object) -> object:
-    return duration_us(value) if isinstance(value, str) else value
+class Substituted(str):
+    """A value that came from `${VAR}` in the job file: `template` is what stands there. Only such text may be a secret."""
+
+    template: str
+
+    def __new__(cls, value: str, template: str) -> Substituted:
+        made = super().__new__(cls, value)
+        made.template = template
+        return made
+
+
+def _duration(value: object, info: ValidationInfo) -> object:
+    return duration_us(value) if isinstance(value, str) else _united(value, info)
+
+
+def _united(value: object, info: ValidationInfo) -> object:
+    """Code gives durations in microseconds; in a job file a bare number would be anybody's guess."""
+    if info.context and isinstance(value, int):
+        raise ValueError(f"a duration needs a unit; write for example {value} seconds")
+    return value
 
 
 Duration = Annotated[
@@ -75,7 +94,8 @@ Duration = Annotated[
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A reference to a secret, never its value: `secret://env/NAME`, `secret://file/PATH`, or a value that came
-    from `${VAR}`. `reveal()` reads it at the moment of use; `repr` shows only the reference."""
+    from `${VAR}`. `reveal()` reads it at the moment of use; `repr` shows only the reference.
+    """
 
     reference: str
     value: str | None = None
@@ -110,6 +130,8 @@ class Secret:
     def _validate(cls, value: object) -> Secret:
         if isinstance(value, Secret):
             return value
+        if isinstance(value, Substituted) and not value.startswith("secret://"):
+            return cls(value.template, str(value))
         if isinstance(value, str) and re.fullmatch(r"secret://(env|file)/.+", value):
             return cls(value)
         raise ValueError("a secret is written as secret://env/NAME, secret://file/PATH or ${VAR}, never as a literal")
@@ -128,7 +150,7 @@ DdlSchema = Annotated[
 """A Spark DDL column list, held as an Arrow schema."""
 
 
-def _timestamp_us(value: object) -> object:
+def instant_us(value: object) -> object:
     """Microseconds since 1970 of an ISO instant (no zone: UTC); also what YAML already read as a time."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
@@ -142,9 +164,9 @@ def _start(value: object) -> object:
     if isinstance(value, Start):
         return value
     if value in ("earliest", "latest"):
-        return Start(value)  # type: ignore[arg-type]  # the test above narrows it
+        return Start(value)
     try:
-        return Start("timestamp", _timestamp_us(value))  # type: ignore[arg-type]
+        return Start("timestamp", instant_us(value))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise ValueError("start is earliest, latest or a time like 2026-01-01T00:00:00Z") from None
 
@@ -157,12 +179,12 @@ StartOption = Annotated[
 ]
 
 
-def _idle(value: object) -> object:
-    return None if value == "never" else _duration(value)
+def _idle(value: object, info: ValidationInfo) -> object:
+    return None if value == "never" else _duration(value, info)
 
 
-def _delay(value: object) -> object:
-    return duration_us(value, months=True) if isinstance(value, str) else value
+def _delay(value: object, info: ValidationInfo) -> object:
+    return duration_us(value, months=True) if isinstance(value, str) else _united(value, info)
 
 
 class WatermarkOptions(Options):
@@ -182,8 +204,8 @@ class CsvOptions(Options):
     """How a CSV record is written; a record is a line."""
 
     header: bool = False
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    quote: str = Field('"', min_length=1, max_length=1)
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    quote: str = Field(default='"', min_length=1, max_length=1)
     null: str = ""
 
 
@@ -201,6 +223,10 @@ class SourceOptions(Options):
     max_rows_per_epoch: int | None = Field(None, gt=0)
     max_bytes_per_epoch: int | None = Field(None, gt=0)
     partitioned_by: str | None = Field(None, description="column that is the producer's partition key")
+
+    def default_schema(self) -> pa.Schema | None:
+        """Columns where the job declares none: a raw payload, or what a connector that knows its columns overrides this with."""
+        return pa.schema([("value", pa.binary())]) if self.format == "raw" else None
 
 
 class SinkOptions(Options):

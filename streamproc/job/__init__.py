@@ -1,1 +1,39 @@
-"""The job file as a frozen value: read, checked, described."""
+"""The job file: YAML and Spark SQL in, a frozen `Job` out, or every fault with its line."""
+
+from streamproc.job.keys import LeaseOptions, MetricsOptions
+from streamproc.job.load import is_remote, load_job
+from streamproc.job.model import (
+    Added,
+    Asap,
+    AvailableNow,
+    Interval,
+    Job,
+    Reshard,
+    Rows,
+    SinkSpec,
+    SourceSpec,
+    StepKind,
+    TestCase,
+    TestStep,
+    Trigger,
+)
+
+__all__ = [
+    "Added",
+    "Asap",
+    "AvailableNow",
+    "Interval",
+    "Job",
+    "LeaseOptions",
+    "MetricsOptions",
+    "Reshard",
+    "Rows",
+    "SinkSpec",
+    "SourceSpec",
+    "StepKind",
+    "TestCase",
+    "TestStep",
+    "Trigger",
+    "is_remote",
+    "load_job",
+]

@@ -1,0 +1,105 @@
+"""The keys of a job file outside the connectors, as models: what they may hold, their defaults and their documentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from streamproc.options import Duration, Options, instant_us
+
+TimeUs = Annotated[int, BeforeValidator(instant_us), WithJsonSchema({"type": "string", "examples": ["2026-01-01T00:00:00Z"]})]
+"""An instant, held in µs since 1970 UTC."""
+Count = Annotated[int, Field(ge=0)]
+
+
+class LeaseOptions(Options):
+    """Where it is noted which worker runs the job. Default: sqlite beside a local checkpoint, an object in a remote one."""
+
+    type: Literal["sqlite", "object"] = Field(description="sqlite: a file of this machine; object: if-match object in the checkpoint")
+    path: str | None = Field(None, description="file of the sqlite table")
+    lease_ttl: Duration = Field(10_000_000, gt=0, description="a worker that is silent for so long has lost its lease")
+
+
+class MetricsOptions(Options):
+    """Prometheus listener of `streamproc run`; without this key there is none."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(9108, ge=0, le=65535, description="0 takes a free port")
+
+
+def _added(value: object) -> object:
+    return {"rows": value} if isinstance(value, list) else value
+
+
+class AddKeys(Options):
+    """Rows or raw payloads for one shard."""
+
+    shard: str | Annotated[int, Field(ge=0)] = Field("0", description="a shard exists once it is named")
+    rows: list[dict[str, Any]] = Field([], description="encoded in the source's format, then decoded as from the wire")
+    raw: list[str | bytes] = Field([], description="payloads as they are; !!binary for bytes")
+
+
+class ReshardKeys(Options):
+    """Exactly one of split, merge and add."""
+
+    split: str | None = Field(None, description="shard that ends; two begin")
+    merge: list[str] | None = Field(None, min_length=2, max_length=2, description="two shards that end; one begins")
+    add: str | None = Field(None, description="new shard (Kafka partition)")
+    into: str | list[str] | None = Field(None, description="names of the new shards; default s-0 and s-1, or a+b")
+
+
+Add = Annotated[AddKeys, BeforeValidator(_added)]
+
+
+class StepKeys(Options):
+    """One step of a test: exactly one of these keys. After each step everything available is processed."""
+
+    add: dict[str, Add] | None = Field(None, description="source → rows that arrive, all in one epoch")
+    expect: dict[str, list[dict[str, Any]]] | None = Field(
+        None, description="sink → rows written since its last expect, any order; only the named columns are compared"
+    )
+    watermark: dict[str, TimeUs | None] | None = Field(None, description="source → its watermark now")
+    state_rows: dict[str, Count] | None = Field(None, description="sink → open groups, buffered rows or kept keys")
+    late: dict[str, Count] | None = Field(None, description="sink → rows refused as late so far")
+    dead: Count | None = Field(None, description="dead letters so far")
+    reshard: dict[str, ReshardKeys] | None = Field(None, description="source → how its shards change")
+    crash: Literal["after_begin", "before_commit", "after_commit"] | None = Field(
+        None, description="the next epoch dies there, a new worker finishes the step"
+    )
+    tick: Annotated[Duration, Field(ge=0)] | None = Field(None, description="the clock moves, no rows come")
+    restart: dict[str, Any] | None = Field(None, max_length=0, description="a clean stop and start; write {}")
+    fails: str | None = Field(None, description="last step: the job stops and its message contains this text")
+
+
+class TestKeys(Options):
+    """A test of the job on memory source, sink and store with a manual clock."""
+
+    __test__ = False
+    name: str
+    clock: TimeUs = Field(1_767_225_600_000_000, description="when the test begins; default 2026-01-01T00:00:00Z")
+    tables: dict[str, list[dict[str, Any]]] = Field({}, description="rows of bounded tables")
+    steps: list[StepKeys] = Field(min_length=1)
+
+
+class JobKeys(Options):
+    """One YAML file is one job."""
+
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200, description="default: the file's name without its ending"
+    )
+    sources: dict[str, Any] = Field(min_length=1, description="unbounded tables")
+    tables: dict[str, Any] = Field({}, description="bounded tables to join with")
+    views: dict[str, Any] = Field({}, description="named SQL steps, in any order")
+    sinks: dict[str, Any] = Field(min_length=1, description="where the rows of a query go; all of one read of the sources")
+    trigger: str | None = Field(
+        None,
+        description="an interval, asap or available_now; default asap, 1 second where the checkpoint or a files sink is an object store",
+    )
+    checkpoint: str | None = Field(None, description="a folder or object-store URL; default ./checkpoints/<name>")
+    leases: LeaseOptions | None = None
+    functions: dict[str, Any] = Field({}, description="Python functions on Arrow arrays")
+    dead_letter: dict[str, Any] | None = Field(None, description="a sink for records that cannot be used")
+    metrics: MetricsOptions | None = None
+    timezone: str = Field("UTC", description="of day windows, literals and casts")
+    tests: list[TestKeys] = Field([], description="run by `streamproc test`")

@@ -1,0 +1,81 @@
+"""Names in a job file → classes, by dotted name: the one place that knows which connectors exist.
+
+A connector is added by one line here. Nothing is imported before it is named by a job.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from streamproc.errors import Bug
+from streamproc.window import Window
+
+if TYPE_CHECKING:
+    from streamproc.options import SinkOptions, SourceOptions
+
+SOURCES: dict[str, str] = {
+    "kinesis": "sources.kinesis:Kinesis",
+    "kafka": "sources.kafka:Kafka",
+    "files": "sources.files:Files",
+    "generator": "sources.generator:Generator",
+}
+SINKS: dict[str, str] = {
+    "files": "sinks.files:Files",
+    "console": "sinks.console:Console",
+}
+WINDOWS: dict[str, tuple[str, str]] = {
+    "window": ("windows.tumbling:Tumbling", "windows.sliding:Sliding"),
+}
+"""SQL function → the class for equal size and slide, and the one for the rest."""
+
+
+def source_class(kind: str) -> Any:
+    """The Source class of a `type`; KeyError if there is none, ImportError if its extra is not installed."""
+    return _load(SOURCES[kind])
+
+
+def sink_class(kind: str) -> Any:
+    """The Sink class of a `type`; KeyError if there is none, ImportError if its extra is not installed."""
+    return _load(SINKS[kind])
+
+
+def source_options(kind: str) -> type[SourceOptions]:
+    """The keys that a source of this `type` takes."""
+    return source_class(kind).Options  # type: ignore[no-any-return]  # the connectors' convention
+
+
+def sink_options(kind: str) -> type[SinkOptions]:
+    """The keys that a sink of this `type` takes."""
+    return sink_class(kind).Options  # type: ignore[no-any-return]  # the connectors' convention
+
+
+def window(name: str, durations_us: list[int]) -> Window:
+    """The window of `name(ts, size[, slide[, offset]])`, durations in µs; ValueError says what does not fit (Spark's rules)."""
+    if name not in WINDOWS:
+        raise ValueError(f"{name}() is not supported yet; use {', '.join(sorted(WINDOWS))}()")
+    if not 1 <= len(durations_us) <= 3:
+        raise ValueError(f"{name}() takes a size, then optionally a slide and an offset")
+    size, slide, offset = [*durations_us, durations_us[0], 0][:3] if len(durations_us) == 1 else [*durations_us, 0][:3]
+    _check_window(name, size, slide, offset)
+    single, many = WINDOWS[name]
+    if size == slide:
+        return _load(single)(size, offset)  # type: ignore[no-any-return]  # the connectors' convention
+    return _load(many)(size, slide, offset)  # type: ignore[no-any-return]
+
+
+def _check_window(name: str, size: int, slide: int, offset: int) -> None:
+    if size <= 0 or slide <= 0:
+        raise ValueError(f"{name}(): size and slide must be longer than nothing")
+    if slide > size:
+        raise ValueError(f"{name}(): the slide must not be longer than the size, or rows between windows would be in none")
+    if abs(offset) >= slide:
+        raise ValueError(f"{name}(): the offset must be shorter than the slide")
+
+
+def _load(dotted: str) -> Any:
+    module, _, name = dotted.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except AttributeError as error:
+        raise Bug(f"registry names {dotted}, which does not exist") from error
