@@ -1,7 +1,7 @@
 """JSON logs on stderr, one line an event, with the world's time and no secret in them.
 
-The project logs through the standard `logging`, so libraries and our own modules come out the same way; structlog makes
-the lines. `bind(epoch=…)` adds a field to every line that follows in this task.
+Our modules log through `structlog.get_logger()`, libraries through the standard `logging`; both come out the same way.
+`bind(epoch=…)` adds a field to every line that follows in this task.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SECRET_CHARS_MIN = 4
 """Shorter values are not searched for: they would blank out ordinary text, and are no secrets worth the name."""
 
 bind = structlog.contextvars.bind_contextvars
+_FORMATTER = structlog.stdlib.ProcessorFormatter
 
 
 def configure(clock: Clock, secrets: Iterable[Secret] = (), *, terminal: bool = False, stream: TextIO | None = None, **fields: Any) -> None:
@@ -35,22 +36,22 @@ def configure(clock: Clock, secrets: Iterable[Secret] = (), *, terminal: bool = 
     """
     structlog.contextvars.clear_contextvars()
     bind(**fields)
-    chain: list[Processor] = [
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.PositionalArgumentsFormatter(), _FORMATTER.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
         _Time(clock),
         structlog.processors.format_exc_info,
         Redaction(secrets),
+        _FORMATTER.remove_processors_meta,
+        _plain if terminal else structlog.processors.JSONRenderer(default=str),
     ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=chain,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _plain if terminal else structlog.processors.JSONRenderer(default=str),
-        ],
-    )
+    formatter = _FORMATTER(processors=processors, foreign_pre_chain=[structlog.stdlib.ExtraAdder()])
     _install(formatter, stream, logging.WARNING if terminal else logging.INFO)
 
 

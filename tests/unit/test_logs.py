@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from structlog.contextvars import clear_contextvars
+import structlog
 
 from streamproc import logs
 from streamproc.clock import Clock
@@ -33,7 +33,8 @@ def root_logger_as_before() -> Iterator[None]:
     handlers, level = root.handlers, root.level
     yield
     root.handlers, root.level = handlers, level
-    clear_contextvars()
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -44,9 +45,14 @@ def test_a_line_has_event_level_time_job_and_epoch() -> None:
     stream = io.StringIO()
     logs.configure(Still(), stream=stream, job="views")
     logs.bind(epoch=7)
-    where = {"logger": "streamproc.engine", "job": "views", "epoch": 7}
-    logging.getLogger("streamproc.engine").info("committed", extra={"rows": 3})
-    assert lines(stream) == [{"event": "committed", "level": "info", "time": "2026-01-01T00:00:00.250Z", "rows": 3, **where}]
+    where = {"job": "views", "epoch": 7}
+    structlog.get_logger("streamproc.engine").info("committed", rows=3)
+    logging.getLogger("streamproc.library").info("connected to %s", "b1", extra={"rows": 3})
+    time = "2026-01-01T00:00:00.250Z"
+    assert lines(stream) == [
+        {"event": "committed", "level": "info", "time": time, "logger": "streamproc.engine", "rows": 3, **where},
+        {"event": "connected to b1", "level": "info", "time": time, "logger": "streamproc.library", "rows": 3, **where},
+    ]
 
 
 def test_a_secret_is_blanked_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +69,16 @@ def test_a_secret_is_blanked_wherever_it_stands(monkeypatch: pytest.MonkeyPatch)
     assert "k3y-value" not in stream.getvalue()
     assert lines(stream)[0]["options"] == {"deep": ["[secret]", 5]}
     assert "ValueError: url http://u:[secret]@host" in lines(stream)[1]["exception"]
+
+
+def test_an_error_of_ours_shows_its_cause() -> None:
+    stream = io.StringIO()
+    logs.configure(Still(), stream=stream)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        structlog.get_logger().exception("broke", step="run")
+    assert lines(stream)[0]["exception"].endswith("ValueError: why")
 
 
 def test_a_short_value_does_not_blank_ordinary_text() -> None:
