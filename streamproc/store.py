@@ -73,6 +73,10 @@ class Store(ABC):
     @abstractmethod
     async def delete(self, name: str) -> None: ...
 
+    async def sweep(self) -> None:
+        """Remove what killed writers left half-written more than an hour ago; never needed for correctness."""
+        return
+
     async def close(self) -> None:
         """Release connections."""
         return

@@ -13,16 +13,21 @@ _REFUSED = (
 )
 
 
-def open_store(url: str, world: World) -> Store:
-    """The store of `path`, `file:///path`, `s3://bucket/prefix`, `gs://…` or `az://…`. No connection is made yet."""
+def open_store(url: str, world: World, *, kms_key: str | None = None) -> Store:
+    """The store of `path`, `file:///path`, `s3://bucket/prefix`, `gs://…` or `az://…`. No connection is made yet.
+
+    `kms_key`: objects are written with SSE-KMS under this key; ValueError where the URL is not of S3.
+    """
     scheme, separator, rest = url.partition("://")
+    if kms_key and scheme != "s3":
+        raise ValueError(f"kms_key is S3's; {url} has none")
     if not separator or scheme == "file":
         from streamproc.stores.local import LocalStore
 
         return LocalStore(rest if separator else url, world)
     from streamproc.stores.remote import RemoteStore
 
-    return RemoteStore(url, world)
+    return RemoteStore(url, world, kms_key)
 
 
 async def check_conditional(store: Store) -> None:

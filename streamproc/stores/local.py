@@ -65,11 +65,8 @@ class LocalStore(Store):
         deadline_s = self._world.clock.monotonic_s() + _LOCK_WAIT_S
         await self._locked(deadline_s, functools.partial(_delete, path))
 
-    def sweep(self) -> int:
-        """Remove files that a killed process left half-written more than an hour ago; how many there were."""
-        oldest_s = self._world.clock.now_us() / 1e6 - STRAY_AFTER_S
-        strays = [entry for entry in _walk(self._root) if entry.name.startswith(TMP)]
-        return sum(_unlink_if_older(entry, oldest_s) for entry in strays)
+    async def sweep(self) -> None:
+        await self._thread(_sweep, self._root, self._world.clock.now_us() / 1e6 - STRAY_AFTER_S)
 
     def __repr__(self) -> str:
         return f"LocalStore({str(self._root)!r})"
@@ -241,12 +238,12 @@ def _listed(name: str, stat: os.stat_result) -> Listed:
     return Listed(name, stat.st_size, stat.st_mtime_ns // 1000)
 
 
-def _unlink_if_older(entry: os.DirEntry[str], oldest_s: float) -> bool:
-    with suppress(FileNotFoundError):
-        if entry.stat().st_mtime < oldest_s:
-            Path(entry.path).unlink()
-            return True
-    return False
+def _sweep(root: Path, oldest_s: float) -> None:
+    for entry in _walk(root):
+        if entry.name.startswith(TMP):
+            with suppress(FileNotFoundError):
+                if entry.stat().st_mtime < oldest_s:
+                    Path(entry.path).unlink()
 
 
 def _unavailable(error: OSError, root: Path) -> Unavailable:

@@ -56,6 +56,7 @@ class MemoryStore(Store):
         return etag
 
     async def list(self, prefix: str = "") -> AsyncIterator[Listed]:
+        check_name(f"{prefix}x")
         await self._answer()
         for name in self.names:
             if name.startswith(prefix) and name in self._objects:
