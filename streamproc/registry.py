@@ -56,21 +56,11 @@ def window(name: str, durations_us: list[int]) -> Window:
         raise ValueError(f"{name}() is not supported yet; use {', '.join(sorted(WINDOWS))}()")
     if not 1 <= len(durations_us) <= 3:
         raise ValueError(f"{name}() takes a size, then optionally a slide and an offset")
-    size, slide, offset = [*durations_us, durations_us[0], 0][:3] if len(durations_us) == 1 else [*durations_us, 0][:3]
-    _check_window(name, size, slide, offset)
+    size, slide, offset = (*durations_us, durations_us[0], 0)[:3] if len(durations_us) == 1 else (*durations_us, 0)[:3]
     single, many = WINDOWS[name]
     if size == slide:
         return _load(single)(size, offset)  # type: ignore[no-any-return]  # the connectors' convention
     return _load(many)(size, slide, offset)  # type: ignore[no-any-return]
-
-
-def _check_window(name: str, size: int, slide: int, offset: int) -> None:
-    if size <= 0 or slide <= 0:
-        raise ValueError(f"{name}(): size and slide must be longer than nothing")
-    if slide > size:
-        raise ValueError(f"{name}(): the slide must not be longer than the size, or rows between windows would be in none")
-    if abs(offset) >= slide:
-        raise ValueError(f"{name}(): the offset must be shorter than the slide")
 
 
 def _load(dotted: str) -> Any:

@@ -24,6 +24,13 @@ MAX_NODES = 200_000
 _TAG = "tag:yaml.org,2002:"
 
 
+def is_sql(path: Path) -> bool:
+    """Whether the value at `path` of a job file is SQL, in which `${` means nothing."""
+    if len(path) == 2:
+        return path[0] == "views"
+    return len(path) >= 3 and path[0] in ("sinks", "tables") and path[-1] == "query"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a value stands: `line` (1-based) is its key's line for a mapping or list, its own for a scalar.
@@ -37,12 +44,14 @@ class Place:
 
 @dataclass
 class Document:
-    """A parsed job file. `value` is plain data, without keys whose value became empty; `faults` are (path, line, message)."""
+    """A parsed job file. `value` is plain data, without keys whose value became empty; `faults` are (line, message)."""
 
     text: str = field(repr=False)
     value: Any = None
     places: dict[Path, Place] = field(default_factory=dict, repr=False)
     faults: list[tuple[int, str]] = field(default_factory=list)
+    failed: set[Path] = field(default_factory=set, repr=False)
+    """Values that are absent because a fault was found in them."""
 
     def place(self, path: Path) -> Place | None:
         """The place of the nearest thing around `path` that stands in the file."""
@@ -155,7 +164,7 @@ class _Stop(Exception):
     """The document is too large to look at further."""
 
 
-def read_document(text: str, environment: Mapping[str, str], overrides: Sequence[str], is_sql: Callable[[Path], bool]) -> Document:
+def read_document(text: str, environment: Mapping[str, str], overrides: Sequence[str]) -> Document:
     """Parse a job file; faults of the YAML, of `${VAR}` and of `--set` are in the document's `faults`."""
     document = Document(text)
     if len(text) > MAX_CHARACTERS:
@@ -164,18 +173,16 @@ def read_document(text: str, environment: Mapping[str, str], overrides: Sequence
     try:
         root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
-        document.faults.append((_mark_line(error), f"not valid YAML: {_problem(error)}"))
+        document.faults.append((_mark_line(error), f"not valid YAML: {_problem(text, error)}"))
     except yaml.YAMLError as error:
         document.faults.append((_reader_line(text, error), f"not valid YAML: {getattr(error, 'reason', error)}"))
     else:
-        _build(document, root, Variables(environment), overrides, is_sql)
+        _build(document, root, Variables(environment), overrides)
     return document
 
 
-def _build(
-    document: Document, root: yaml.Node | None, variables: Variables, overrides: Sequence[str], is_sql: Callable[[Path], bool]
-) -> None:
-    builder = _Builder(document, variables, is_sql)
+def _build(document: Document, root: yaml.Node | None, variables: Variables, overrides: Sequence[str]) -> None:
+    builder = _Builder(document, variables)
     if root is None and overrides:
         root = yaml.MappingNode(_TAG + "map", [], _start(), _start())
     if root is None:
@@ -193,10 +200,9 @@ def _build(
 class _Builder:
     """Nodes to plain data, noting places on the way."""
 
-    def __init__(self, document: Document, variables: Variables, is_sql: Callable[[Path], bool]) -> None:
+    def __init__(self, document: Document, variables: Variables) -> None:
         self._document = document
         self._variables = variables
-        self._is_sql = is_sql
         self._nodes = 0
         self._options: dict[int, str] = {}
 
@@ -220,10 +226,11 @@ class _Builder:
             return self._refuse_tag(node, line)
         try:
             value = _SCALARS[kind](node.value)
-            if not isinstance(value, str) or self._is_sql(path):
+            if not isinstance(value, str) or is_sql(path):
                 return value
             return self._variables.replace(value) or (_ABSENT if "${" in value else value)
         except ValueError as error:
+            self._document.failed.add(path)
             self._fault(line, f"{_shown(path)}: {_int_reason(error)}")
             return _ABSENT
 
@@ -341,11 +348,12 @@ def _mark_line(error: yaml.MarkedYAMLError) -> int:
     return mark.line + 1 if mark else 1
 
 
-def _problem(error: yaml.MarkedYAMLError) -> str:
+def _problem(text: str, error: yaml.MarkedYAMLError) -> str:
     said = [error.problem or error.context or str(error)]
     if error.problem and error.context:
         said.append(error.context)
-    if "cannot start any token" in said[0]:
+    lines = text.splitlines()[: _mark_line(error)]
+    if "cannot start any token" in said[0] or (lines and "${" in lines[-1]):
         said.append("quote the value")
     return ", ".join(said)
 

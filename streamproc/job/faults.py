@@ -72,6 +72,8 @@ class Faults:
     def _note(self, model: type[BaseModel], error: ValidationError, path: Path, place: str) -> None:
         said: dict[Path, list[str]] = {}
         for detail in error.errors(include_url=False):
+            if (*path, *detail["loc"]) in self._document.failed:
+                continue  # its fault has been told already
             at = self._path(path, detail)
             message = _message(model, detail, place)
             if message not in said.setdefault(at, []):
@@ -94,8 +96,8 @@ def _label(path: Path, above: int) -> str:
 
 
 def _joined(label: str, messages: list[str]) -> str:
-    if all(message.startswith("should be") for message in messages):
-        return f"{label}: {' or '.join(messages)}"
+    if all(message.startswith("should be ") for message in messages):
+        return f"{label}: should be {' or '.join(m.removeprefix('should be ') for m in messages)}"
     return "; ".join(m if _whole(m) else f"{label}: {m}" for m in messages)
 
 
@@ -112,7 +114,7 @@ def _message(model: type[BaseModel], detail: ErrorDetails, place: str) -> str:
         return f"missing key {last!r}{_described(_inner(model, loc), last)}"
     if kind == "literal_error":
         return _choice(detail)
-    return detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    return detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be").replace("dictionary", "mapping")
 
 
 def _unknown_key(model: type[BaseModel], loc: tuple[int | str, ...], place: str) -> str:
@@ -124,7 +126,7 @@ def _unknown_key(model: type[BaseModel], loc: tuple[int | str, ...], place: str)
 
 def _choice(detail: ErrorDetails) -> str:
     given, expected = detail["input"], str(detail.get("ctx", {}).get("expected", ""))
-    if given in FORMATS_NOT_YET if isinstance(given, str) else False:
+    if isinstance(given, str) and given in FORMATS_NOT_YET:
         return not_yet(f"{given!r}") + f": use {expected}"
     close = difflib.get_close_matches(str(given)[:100], expected.replace("'", "").replace(" or ", ", ").split(", "), n=1)
     return f"should be {expected}, not {_brief(given)}" + (f"; did you mean {close[0]!r}?" if close else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pyarrow as pa
 
@@ -19,8 +20,10 @@ from streamproc.job.document import Document, Path, read_document
 from streamproc.job.faults import NOT_YET, Faults, nearest, not_yet
 from streamproc.job.keys import JobKeys
 from streamproc.job.model import Asap, AvailableNow, Interval, Job, SinkSpec, SourceSpec, TestCase, Trigger
+from streamproc.job.planning import plan_parts
 from streamproc.job.steps import TestReader
 from streamproc.options import SinkOptions, SourceOptions, duration_us
+from streamproc.plan.plan import Plan
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -70,17 +73,10 @@ def read_job(
             return Loaded(None, (Fault(file, 1, f"cannot be read: {error.strerror or error}"),), Document(""))
         except UnicodeDecodeError as error:
             return Loaded(None, (Fault(file, error.object.count(b"\n", 0, error.start) + 1, "is not UTF-8"),), Document(""))
-    document = read_document(text, os.environ if environment is None else environment, overrides, is_sql)
+    document = read_document(text, os.environ if environment is None else environment, overrides)
     faults = Faults(file, document)
     job = _JobReader(file, document, faults, tuple(overrides)).read()
     return Loaded(None if faults.found else job, tuple(faults.found), document)
-
-
-def is_sql(path: Path) -> bool:
-    """Whether the value at `path` is SQL, in which `${` means nothing."""
-    if len(path) == 2:
-        return path[0] == "views"
-    return len(path) >= 3 and path[0] in ("sinks", "tables") and path[-1] == "query"
 
 
 def is_remote(path: str) -> bool:
@@ -104,18 +100,19 @@ class _JobReader:
         if not isinstance(self._document.value, dict):
             self._faults.at_line(1, "a job file is a mapping: name, sources, sinks, …")
             return None
-        keys = self._faults.validate(JobKeys, self._raw, ())
+        keys = self._faults.validate(JobKeys, self._raw, (), "job")
         self._refuse_unsupported()
         self._names()
         sources = {name: self._source(name) for name in self._section("sources")}
         views = self._views()
         sinks = {name: self._sink(("sinks", name), "sink") for name in self._section("sinks")}
         dead = self._sink(("dead_letter",), "dead_letter") if isinstance(self._raw.get("dead_letter"), dict) else None
-        tests = self._tests(keys, sources, sinks)
+        tests = self._tests(sources, sinks)
         trigger = self._trigger(sinks.values())
         zone = self._zone()
         name = self._name()
-        if self._faults.found or keys is None:
+        planned = self._plan(sources, views, sinks, zone)
+        if self._faults.found or keys is None or planned is None:
             return None
         text = self._document.text
         return Job(
@@ -127,7 +124,6 @@ class _JobReader:
             sources=_present(sources),
             tables={},
             views=views,
-            view_lines={view: self._document.line(("views", view)) for view in views},
             sinks=_present(sinks),
             trigger=trigger,
             checkpoint=keys.checkpoint or f"./checkpoints/{name}",
@@ -137,6 +133,7 @@ class _JobReader:
             time_zone=zone,
             tests=tests,
             folder=FilePath(self._file).parent,
+            planned=planned,
         )
 
     # -- names -------------------------------------------------------------------------------------------------
@@ -228,22 +225,23 @@ class _JobReader:
     def _sink(self, path: Path, role: Role) -> SinkSpec | None:
         defaults = {} if role == "sink" else {"format": "json"}
         options = self._connector(path, "sink", registry.SINKS, registry.sink_options, defaults)
+        given = self._value(path)
+        late = None
+        if role != "sink":
+            self._refuse_keys(path, role)
+        elif isinstance(given, dict):
+            self._require_query(path, given)
+            late = self._late(path, given.get("late"))
         if not isinstance(options, SinkOptions):
             return None
-        if role == "sink":
-            self._require_query(path, options)
-        else:
-            self._refuse_keys(path, role)
-        late = None
-        if role == "sink" and options.late is not None:
-            late = self._late(path, options.late)
         query = options.query or ""
         line = self._document.line(path)
         query_line = self._document.line_in((*path, "query"), 0) if query else line
         return SinkSpec(str(path[-1]), options.type, options, query, options.mode, late, line, query_line)
 
-    def _require_query(self, path: Path, options: SinkOptions) -> None:
-        if not options.query or not options.query.strip():
+    def _require_query(self, path: Path, given: Mapping[str, Any]) -> None:
+        query = given.get("query", "")
+        if query is None or (isinstance(query, str) and not query.strip()):
             self._faults.add(path, f"sink {str(path[-1])!r}: missing key 'query' (Spark SQL whose rows it gets)")
 
     def _refuse_keys(self, path: Path, role: Role) -> None:
@@ -254,6 +252,8 @@ class _JobReader:
                 self._faults.add((*path, key), f"{'late' if role == 'late' else 'dead_letter'} gets {what} and takes no {key!r}: remove it")
 
     def _late(self, path: Path, value: object) -> SinkSpec | None:
+        if value is None:
+            return None
         if isinstance(value, dict):
             return self._sink((*path, "late"), "late")
         self._faults.add((*path, "late"), "late is a sink, such as {type: files, path: ./late/}")
@@ -333,17 +333,30 @@ class _JobReader:
         zone = self._raw.get("timezone", "UTC")
         try:
             ZoneInfo(zone if isinstance(zone, str) else "UTC")
-        except (OSError, ValueError):
-            self._faults.add(("timezone",), f"timezone {zone!r} is unknown; write for example UTC or Europe/Berlin")
+        except (OSError, ValueError, KeyError):
+            close = difflib.get_close_matches(str(zone)[:100], available_timezones(), n=1, cutoff=0.8) or ["Europe/Berlin"]
+            self._faults.add(("timezone",), f"timezone {zone!r} is unknown; write for example UTC or {close[0]}")
         return str(zone)
 
-    def _tests(
-        self, keys: JobKeys | None, sources: Mapping[str, SourceSpec | None], sinks: Mapping[str, SinkSpec | None]
-    ) -> tuple[TestCase, ...]:
+    def _tests(self, sources: Mapping[str, SourceSpec | None], sinks: Mapping[str, SinkSpec | None]) -> tuple[TestCase, ...]:
         reader = TestReader(self._faults, sources, self._section("tables"), sinks)
-        if keys is not None:
-            return reader.read(keys.tests, self._document.line)
-        return ()
+        tests = self._raw.get("tests")
+        if not isinstance(tests, list) or not all(isinstance(test, dict) for test in tests):
+            return ()
+        return reader.read(tests, self._document.line)
+
+    def _plan(
+        self,
+        sources: Mapping[str, SourceSpec | None],
+        views: Mapping[str, str],
+        sinks: Mapping[str, SinkSpec | None],
+        zone: str,
+    ) -> Plan | None:
+        """The plan, also of a file with faults elsewhere, as long as every table and view is known."""
+        if not sources or None in sources.values() or len(views) < len(self._section("views")):
+            return None
+        asked = {name: sink for name, sink in sinks.items() if sink is not None and sink.query.strip()}
+        return plan_parts(self._faults, self._document, _present(sources), views, asked, zone)
 
 
 def _present(specs: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from streamproc.job.keys import LeaseOptions, MetricsOptions
 from streamproc.options import SinkOptions, SourceOptions
-from streamproc.plan.plan import OutputMode
+from streamproc.plan.plan import OutputMode, Plan
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,6 @@ class Job:
     sources: Mapping[str, SourceSpec] = field(repr=False)
     tables: Mapping[str, SourceSpec] = field(repr=False)
     views: Mapping[str, str] = field(repr=False)
-    view_lines: Mapping[str, int] = field(repr=False)
     sinks: Mapping[str, SinkSpec] = field(repr=False)
     trigger: Trigger
     checkpoint: str
@@ -135,3 +134,4 @@ class Job:
     time_zone: str
     tests: tuple[TestCase, ...] = field(repr=False)
     folder: Path
+    planned: Plan = field(repr=False, compare=False)

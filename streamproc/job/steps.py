@@ -30,35 +30,50 @@ class TestReader:
         self._tables = tables
         self._sinks = sinks
 
-    def read(self, tests: list[TestKeys], line: Callable[[Path], int]) -> tuple[TestCase, ...]:
-        return tuple(self._test(test, ("tests", i), line) for i, test in enumerate(tests))
+    def read(self, tests: list[dict[str, Any]], line: Callable[[Path], int]) -> tuple[TestCase, ...]:
+        read = [self._test(test, ("tests", i), line) for i, test in enumerate(tests)]
+        return tuple(test for test in read if test is not None)
 
-    def _test(self, test: TestKeys, path: Path, line: Callable[[Path], int]) -> TestCase:
+    def _test(self, given: dict[str, Any], path: Path, line: Callable[[Path], int]) -> TestCase | None:
+        test = self._faults.validate(TestKeys, given, path)
+        steps = given.get("steps")
+        read = self._steps(steps, (*path, "steps"), line) if isinstance(steps, list) else ()
+        if test is None:
+            return None
         for name in test.tables:
             self._known(name, self._tables, "table", (*path, "tables", name))
-        steps = []
-        for i, keys in enumerate(test.steps):
-            at = (*path, "steps", i)
-            step = self._step(keys, at, line(at))
-            if step is not None:
-                steps.append(step)
-            if step is not None and step.kind == "fails" and i < len(test.steps) - 1:
-                self._faults.add((*at, "fails"), "fails must be the last step: the job has stopped")
         rows = {name: tuple(rows) for name, rows in test.tables.items()}
-        return TestCase(test.name, line(path), test.clock, rows, tuple(steps))
+        return TestCase(test.name, line(path), test.clock, rows, read)
 
-    def _step(self, keys: StepKeys, path: Path, line: int) -> TestStep | None:
-        given = [kind for kind in _KINDS if kind in keys.model_fields_set]
+    def _steps(self, steps: list[Any], path: Path, line: Callable[[Path], int]) -> tuple[TestStep, ...]:
+        read = []
+        for i, given in enumerate(steps):
+            step = self._step(given, (*path, i), line((*path, i))) if isinstance(given, dict) else None
+            if step is not None and step.kind == "fails" and i < len(steps) - 1:
+                self._faults.add((*path, i, "fails"), "fails must be the last step: the job has stopped")
+            read += [step] if step is not None else []
+        return tuple(read)
+
+    def _step(self, given: dict[str, Any], path: Path, line: int) -> TestStep | None:
+        keys = self._faults.validate(StepKeys, given, path)
         if len(given) != 1:
             said = f"has {' and '.join(given)}; write a list item for each" if given else f"is empty; write one of {', '.join(_KINDS)}"
             self._faults.add(path, f"a step {said}")
+        kind = next(iter(given), "")
+        if keys is None or len(given) != 1 or given[kind] is None:
+            self._refuse_nothing(given, path)
             return None
-        kind, value = given[0], getattr(keys, given[0])
+        value = getattr(keys, kind)
         if kind in _OF_SOURCES + _OF_SINKS:
             names: Mapping[str, object] = self._sources if kind in _OF_SOURCES else self._sinks
             for name in value:
                 self._known(name, names, "source" if kind in _OF_SOURCES else "sink", (*path, kind, name))
         return TestStep(kind, line, self._payload(kind, value, (*path, kind)))  # type: ignore[arg-type]  # a key of StepKeys
+
+    def _refuse_nothing(self, given: dict[str, Any], path: Path) -> None:
+        for kind, value in given.items():
+            if value is None and kind in _KINDS:
+                self._faults.add((*path, kind), f"{kind} has no value" + ("; write restart: {}" if kind == "restart" else ""))
 
     def _payload(self, kind: str, value: Any, path: Path) -> StepPayload:
         if kind == "add":

@@ -1,0 +1,101 @@
+"""A job's SQL, planned: the planner's faults at their lines of the job file, and what the plan says about the rest of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import pyarrow as pa
+
+from streamproc import registry
+from streamproc.batch import EXTRA_COLUMNS
+from streamproc.errors import Fault
+from streamproc.job.document import Document, Path
+from streamproc.job.faults import Faults, nearest
+from streamproc.job.model import Job, SinkSpec, SourceSpec
+from streamproc.plan.plan import Plan, Watermark
+
+WRITTEN = ("_op", "_epoch", "_replay")
+"""Columns that the engine may add to what a query yields."""
+
+
+def plan(job: Job) -> Plan:
+    """The plan of a job: made when the job was read, since a job whose SQL cannot be planned is no valid job."""
+    return job.planned
+
+
+def plan_parts(
+    faults: Faults,
+    document: Document,
+    sources: Mapping[str, SourceSpec],
+    views: Mapping[str, str],
+    sinks: Mapping[str, SinkSpec],
+    time_zone: str,
+) -> Plan | None:
+    """The plan, or None with the faults noted in `faults`."""
+    import importlib.util
+
+    if importlib.util.find_spec("streamproc.plan.planner") is None:
+        return Plan({}, {}, {})
+    from streamproc.plan.planner import PlanFaults, SinkQuery, TableInfo, plan_job  # sqlglot's generators are only needed here
+
+    tables = {name: TableInfo(source.schema, extra_columns(source), watermark_of(source)) for name, source in sources.items()}
+    queries = {name: SinkQuery(sink.query, sink.mode, sink.late is not None) for name, sink in sinks.items()}
+    try:
+        made = plan_job(tables, views, queries, time_zone=time_zone)
+    except PlanFaults as error:
+        for fault in error.faults:
+            note_sql_fault(faults, document, fault.place, fault.line, fault.message)
+        return None
+    before = len(faults.found)
+    for path, message in misfits(made, sinks):
+        faults.add(path, message)
+    return made if len(faults.found) == before else None
+
+
+def note_sql_fault(faults: Faults, document: Document, place: str, line: int, message: str) -> None:
+    """A fault in line `line` (from 0) of the SQL at `place` (`views.NAME`, `sinks.NAME.query`)."""
+    section, _, name = place.partition(".")
+    path: Path = (section, name.removesuffix(".query"), "query") if section == "sinks" else (section, name)
+    option = document.option(path)
+    faults.at_line(document.line_in(path, line), f"{option}: {message}" if option else message)
+
+
+def extra_columns(source: SourceSpec) -> pa.Schema:
+    """The columns that a source has beside its schema: its class's `extra_columns`, else all there are."""
+    return getattr(registry.source_class(source.type), "extra_columns", EXTRA_COLUMNS)
+
+
+def watermark_of(source: SourceSpec) -> Watermark | None:
+    options = source.options.watermark
+    return Watermark(options.column, options.delay, options.idle, options.max_ahead) if options is not None else None
+
+
+def misfits(made: Plan, sinks: Mapping[str, SinkSpec]) -> Iterator[tuple[Path, str]]:
+    """What a sink's keys say about columns that its query does not yield."""
+    for name, sink in sinks.items():
+        yields = made.queries[name].schema.names
+        for key in ("partition_by", "keys"):
+            for i, column in enumerate(_listed(getattr(sink.options, key, None))):
+                if column not in yields:
+                    yield ("sinks", name, key, i), f"the query yields no column {column!r}{nearest(column, yields)}"
+
+
+def unexpected(job: Job, made: Plan, document: Document) -> Iterator[Fault]:
+    """Columns that the job's tests expect and its queries do not yield."""
+    for t, test in enumerate(job.tests):
+        for s, step in enumerate(test.steps):
+            if step.kind == "expect" and isinstance(step.payload, Mapping):
+                for sink, rows in step.payload.items():
+                    known = [*made.queries[sink].schema.names, *WRITTEN]
+                    for row, column in _unknown(rows, known):
+                        line = document.line(("tests", t, "steps", s, "expect", sink, row, column))
+                        yield Fault(job.file, line, f"the query of sink {sink!r} yields no column {column!r}{nearest(column, known)}")
+
+
+def _unknown(rows: object, known: list[str]) -> Iterator[tuple[int, str]]:
+    for i, row in enumerate(rows if isinstance(rows, tuple) else ()):
+        yield from ((i, column) for column in row if column not in known)
+
+
+def _listed(value: object) -> Iterable[str]:
+    return value if isinstance(value, list | tuple) else ()
