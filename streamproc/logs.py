@@ -6,6 +6,7 @@ Our modules log through `structlog.get_logger()`, libraries through the standard
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
@@ -94,11 +95,13 @@ class Redaction:
 
 
 def secrets_in(value: object) -> list[Secret]:
-    """Every secret that a job's options name, however deep."""
+    """Every secret in a job or in options, however deep."""
     if isinstance(value, Secret):
         return [value]
     if isinstance(value, BaseModel):
         return secrets_in([getattr(value, name) for name in type(value).model_fields])
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return secrets_in([getattr(value, field.name) for field in dataclasses.fields(value)])
     if isinstance(value, Mapping):
         return secrets_in(list(value.values()))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):

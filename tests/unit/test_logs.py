@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -109,5 +110,9 @@ def test_secrets_of_a_job_are_found_however_deep() -> None:
         security: Security
         others: list[dict[str, Secret]]
 
-    job = {"sources": [Source(security={"password": "secret://env/A"}, others=[{"x": "secret://file/B"}])]}
+    @dataclass(frozen=True)
+    class Spec:
+        options: Source
+
+    job = {"sources": [Spec(Source(security={"password": "secret://env/A"}, others=[{"x": "secret://file/B"}]))]}
     assert [s.reference for s in logs.secrets_in(job)] == ["secret://env/A", "secret://file/B"]

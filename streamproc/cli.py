@@ -1,0 +1,227 @@
+"""The command line: parse, call, print. Exit codes: 0 done, 1 the job failed, 2 the job file or the command is wrong.
+
+Everything but click is imported where it is used: `--help` answers at once, and a job starts without what it does not need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from streamproc import __version__
+from streamproc.errors import Bug, InvalidJob, StreamprocError
+
+if TYPE_CHECKING:
+    from streamproc.job import Job
+
+FAILED, WRONG = 1, 2
+REPORT = "this is a fault of streamproc; please report it with what `streamproc --debug` prints"
+
+
+class Commands(click.Group):
+    """The commands, with every error of theirs as one readable message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    if isinstance(error, StreamprocError) and not isinstance(error, Bug):
+        click.echo(str(error) if isinstance(error, InvalidJob) else f"streamproc: {error}", err=True)
+    else:
+        click.echo(f"streamproc: {type(error).__name__}: {error}; {REPORT}", err=True)
+    raise click.exceptions.Exit(WRONG if isinstance(error, InvalidJob) else FAILED)
+
+
+class Instant(click.ParamType):
+    """An ISO 8601 time, UTC without a zone, as microseconds since 1970 UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write for example 2026-01-01T00:00:00Z", param, ctx)
+        return (at.replace(tzinfo=at.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def job_command(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command on one job file, which may be changed by --set."""
+    job_file = click.argument("job_file", metavar="JOB", type=click.Path())
+    overrides = click.option("--set", "overrides", metavar="A.B=C", multiple=True, help="Change a key of the job file; may be repeated.")
+    return job_file(overrides(command))
+
+
+def _load(job_file: str, overrides: Sequence[str]) -> Job:
+    from streamproc.job import load_job
+
+    return load_job(job_file, overrides=overrides)
+
+
+def _quiet_logs(job: Job | None = None) -> None:
+    """Warnings and errors as text, for commands whose output is read by people."""
+    from streamproc import logs
+    from streamproc.clock import SystemClock
+
+    logs.configure(SystemClock(), logs.secrets_in(job), terminal=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="streamproc", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Streams as unbounded tables, Spark SQL windows over them, every row once."""
+    del debug  # read by Commands.invoke
+
+
+@cli.command()
+@job_command
+@click.option("--available-now", is_flag=True, help="End when everything that is there at the start is committed.")
+@click.option("--drain", is_flag=True, help="With --available-now: close every window too, and finish the checkpoint.")
+def run(job_file: str, overrides: Sequence[str], available_now: bool, drain: bool) -> None:
+    """Run a job.
+
+    Until Ctrl-C or SIGTERM, which finish the epoch. A terminal shows a live picture, anything else gets JSON logs.
+    """
+    if drain and not available_now:
+        raise click.UsageError("--drain closes all windows as if time had ended: use it together with --available-now")
+    from streamproc.run import run_in_foreground
+
+    job = _load(job_file, overrides)
+    raise click.exceptions.Exit(asyncio.run(run_in_foreground(job, available_now=available_now, drain=drain)))
+
+
+@cli.command()
+@click.argument("job_files", metavar="JOB...", nargs=-1, required=True, type=click.Path())
+@click.option("--connect", is_flag=True, help="Also try the servers and secrets that the job names.")
+def check(job_files: Sequence[str], connect: bool) -> None:
+    """Find every fault of job files.
+
+    Each is printed as file:line: what is wrong, and what to write instead. Exit code 2 if there is one.
+    """
+    from streamproc.check import check as faults_of
+
+    faults = [fault for job_file in job_files for fault in faults_of(job_file, connect=connect)]
+    for fault in faults:
+        click.echo(str(fault))
+    if faults:
+        raise click.exceptions.Exit(WRONG)
+    click.echo(f"{len(job_files)} job file{'s' * (len(job_files) > 1)}, no faults")
+
+
+@cli.command()
+@job_command
+def explain(job_file: str, overrides: Sequence[str]) -> None:
+    """Show the plan, the tasks and what each sink promises."""
+    from streamproc.plan.explain import explain as explained
+
+    click.echo(explained(_load(job_file, overrides)))
+
+
+@cli.command()
+@click.argument("job_files", metavar="JOB...", nargs=-1, required=True, type=click.Path())
+@click.option("--watch", is_flag=True, help="Run again whenever a file changes.")
+@click.option("--junit", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the results as JUnit XML.")
+def test(job_files: Sequence[str], watch: bool, junit: str | None) -> None:
+    """Run the tests that job files hold. Exit code 1 if one fails."""
+    from streamproc import job_tests
+
+    _quiet_logs()
+    if watch:
+        asyncio.run(job_tests.watch(job_files, junit, click.echo))
+    raise click.exceptions.Exit(0 if job_tests.run_all(job_files, junit, click.echo) else FAILED)
+
+
+@cli.command()
+@click.option(
+    "--source", type=click.Choice(["kinesis", "kafka"]), default="kinesis", show_default=True, help="Which embedded server to read from."
+)
+@click.option("--seconds", type=click.IntRange(min=1), default=30, show_default=True, help="How long events are produced.")
+@click.option("--kill", is_flag=True, help="Kill the worker in the middle and let it recover.")
+def demo(source: str, seconds: int, kill: bool) -> None:
+    """Show the whole thing on this machine.
+
+    Embedded servers, no account, no configuration. At the end it compares what was written with a batch query over the
+    same events; exit code 1 if a window is lost, twice or wrong.
+    """
+    try:
+        from streamproc.demo import run_demo
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is missing: run ./deploy/demo, or pip install 'streamproc[demo]'") from None
+    _quiet_logs()
+    raise click.exceptions.Exit(run_demo(source=source, seconds=seconds, kill=kill))
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of a job file."""
+    from streamproc.job import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@cli.command()
+@job_command
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def status(job_file: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Show where a job stands."""
+    from streamproc.engine import inspect
+
+    standing = asyncio.run(inspect.status(_load(job_file, overrides)))
+    click.echo(json.dumps(standing, indent=2, default=str) if as_json else _lines(standing))
+
+
+@cli.command()
+@job_command
+def epochs(job_file: str, overrides: Sequence[str]) -> None:
+    """List the epochs that the checkpoint keeps."""
+    from streamproc.engine import inspect
+
+    for line in asyncio.run(inspect.epochs(_load(job_file, overrides))):
+        click.echo(line)
+
+
+@cli.command()
+@job_command
+@click.option("--to", "to_us", metavar="TIME", type=Instant(), required=True, help="Such as 2026-01-01T00:00:00Z.")
+@click.option("--yes", is_flag=True, help="Also where rows written since then stay in a sink and will come again.")
+def rollback(job_file: str, overrides: Sequence[str], to_us: int, yes: bool) -> None:
+    """Go back to the last commit before a time. The job must not be running."""
+    from streamproc.engine import inspect
+
+    for line in asyncio.run(inspect.rollback(_load(job_file, overrides), to_us, yes)):
+        click.echo(line)
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    """Nested mappings and lists as indented lines, names first."""
+    if isinstance(value, dict) and value:
+        return "\n".join(f"{indent}{key}:{_inner(item, indent)}" for key, item in value.items())
+    if isinstance(value, list) and value:
+        return "\n".join(f"{indent}-{_inner(item, indent)}" for item in value)
+    return f"{indent}{'none' if value is None or value in ([], {}) else value}"
+
+
+def _inner(item: Any, indent: str) -> str:
+    nested = isinstance(item, dict | list) and item
+    return f"\n{_lines(item, indent + '  ')}" if nested else f" {_lines(item)}"
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(cli.main(prog_name="streamproc"))
