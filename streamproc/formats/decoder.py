@@ -1,0 +1,156 @@
+"""Decoding of text payloads: one SQL statement judges a batch, a Python judge only the records that SQL is not sure of.
+
+DuckDB runs it without the interpreter lock, one instance and one thread for each calling thread, so decoders scale with threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamproc.batch import BAD_SCHEMA, Decoded
+from streamproc.formats.scalar import Misfit
+
+SMALL_ROWS = 100
+"""Up to here judging each record costs less than starting a statement (1 ms)."""
+_ERROR_CHARS = 200
+_threads = threading.local()
+
+Row = Sequence[Any]
+RecordJudge = Callable[[str], Row]
+"""One payload → its values, in the order of the columns; raises Misfit."""
+
+
+@dataclass(frozen=True)
+class TextDecoder:
+    """A `Decoder` of payloads that are UTF-8 text.
+
+    `columns_sql` selects from `batch(v VARCHAR)` one value per column of `schema` (named c0, c1, …), then a boolean
+    `fits`; rows in input order. Where `fits` is not true `judge` decides. None: `judge` decides on every record.
+    """
+
+    schema: pa.Schema
+    judge: RecordJudge
+    columns_sql: str | None
+    time_zone: str = "UTC"
+
+    def decode(self, values: pa.Array) -> Decoded:
+        """Payloads (binary or string, NULL allowed: a row of NULLs) to rows; never raises for what a payload holds."""
+        values = _flat(values)
+        if self.columns_sql is None or len(values) <= SMALL_ROWS:
+            return self._judged(values, None, pa.array(range(len(values)), pa.int64()))
+        rows = self._run(self.columns_sql, _text(values))
+        fits = rows.column("fits").combine_chunks()
+        if fits.true_count == len(values):
+            return Decoded(self._typed(rows), BAD_SCHEMA.empty_table())
+        sure = rows.filter(fits)
+        unsure = pc.indices_nonzero(pc.invert(fits)).cast(pa.int64())
+        return self._judged(values, (self._typed(sure), pc.indices_nonzero(fits).cast(pa.int64())), unsure)
+
+    def _run(self, sql: str, text: pa.Array) -> pa.Table:
+        connection = _connection(self.time_zone)
+        connection.register("batch", pa.table({"v": text}))
+        try:
+            return connection.sql(sql).to_arrow_table()
+        finally:
+            connection.unregister("batch")
+
+    def _typed(self, rows: pa.Table) -> pa.Table:
+        columns = [rows.column(i).cast(field.type) for i, field in enumerate(self.schema)]
+        return _table(columns, self.schema, rows.num_rows)
+
+    def _judged(self, values: pa.Array, sure: tuple[pa.Table, pa.Array] | None, unsure: pa.Array) -> Decoded:
+        """Merges the rows that SQL was sure of with the judge's verdict on the others."""
+        at = unsure.to_pylist()
+        rows, good, bad = self._verdicts(at, values.take(unsure).to_pylist())
+        index = pa.array(good, pa.int64())
+        table = self._built(rows)
+        if sure is not None:
+            index = pa.concat_arrays([sure[1], index])
+            order = pc.sort_indices(index)
+            table, index = (pa.concat_tables([sure[0], table]).take(order), index.take(order)) if good else (sure[0], sure[1])
+        return Decoded(table, _bad(bad), index if bad else None)
+
+    def _verdicts(self, at: list[int], payloads: list[bytes | None]) -> tuple[list[Row], list[int], list[tuple[Any, ...]]]:
+        # a loop over records, but only over those SQL was not sure of: 2 to 5 µs each
+        rows, good, bad = [], [], []
+        for index, payload in zip(at, payloads, strict=True):
+            try:
+                rows.append(self._verdict(payload))
+                good.append(index)
+            except Misfit as misfit:
+                bad.append((index, misfit.reason, str(misfit)[:_ERROR_CHARS], payload))
+        return rows, good, bad
+
+    def _verdict(self, payload: bytes | None) -> Row:
+        row = (None,) * len(self.schema) if payload is None else self.judge(text_of(payload))
+        for i in self._required:
+            if row[i] is None:
+                raise Misfit("missing_not_null", f"column {self.schema.names[i]!r} is NOT NULL and has no value")
+        return row
+
+    @cached_property
+    def _required(self) -> tuple[int, ...]:
+        return tuple(i for i, field in enumerate(self.schema) if not field.nullable)
+
+    def _built(self, rows: list[Row]) -> pa.Table:
+        columns = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(self.schema)]
+        return _table(columns, self.schema, len(rows))
+
+
+def text_of(payload: bytes) -> str:
+    """The payload as text, without a byte order mark; Misfit if it is not UTF-8."""
+    try:
+        return payload.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise Misfit("not_utf8", f"invalid UTF-8 at byte {error.start}: {error.reason}") from None
+
+
+def _table(columns: list[Any], schema: pa.Schema, rows: int) -> pa.Table:
+    if columns:
+        return pa.table(columns, schema=schema)
+    return pa.table({"": pa.nulls(rows)}).select([])  # no column, but a count of rows
+
+
+def _bad(found: list[tuple[Any, ...]]) -> pa.Table:
+    columns = list(zip(*found, strict=True)) if found else [()] * len(BAD_SCHEMA)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, BAD_SCHEMA, strict=True)], schema=BAD_SCHEMA)
+
+
+def _flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    return values if pa.types.is_binary(values.type) else values.cast(pa.binary())
+
+
+def _text(values: pa.Array) -> pa.Array:
+    """As strings; what is not UTF-8 becomes the empty text, of which SQL is never sure."""
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([_or_empty(payload) for payload in values.to_pylist()], pa.string())
+
+
+def _or_empty(payload: bytes | None) -> str | None:
+    try:
+        return None if payload is None else payload.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
+def _connection(time_zone: str) -> duckdb.DuckDBPyConnection:
+    """This thread's own DuckDB instance for a time zone; it reaches no file and no network."""
+    known: dict[str, duckdb.DuckDBPyConnection] = _threads.__dict__.setdefault("connections", {})
+    if time_zone not in known:
+        connection = duckdb.connect(config={"threads": 1, "autoload_known_extensions": False, "autoinstall_known_extensions": False})
+        connection.execute(f"SET TimeZone = '{time_zone}'")
+        connection.execute("SET enable_external_access = false")
+        known[time_zone] = connection
+    return known[time_zone]

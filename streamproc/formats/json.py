@@ -1,0 +1,270 @@
+"""JSON payloads: one well-formed object each, strictly (RFC 8259), judged in the declared columns that are read.
+
+DuckDB's reader takes more than JSON (NaN, Infinity, trailing commas, any depth) and rewrites numbers (1e3 becomes 1000.0,
+long fractions are cut to a double). So SQL screens each batch for texts that could hold such a thing, and is sure of a
+number's digits only where they are found in the payload as DuckDB wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from streamproc.formats import scalar
+from streamproc.formats.decoder import TextDecoder
+from streamproc.formats.json_scan import MAX_DEPTH, depth, scan_array, scan_object
+from streamproc.formats.moment import MomentFormat
+from streamproc.formats.scalar import Guarded, Judge, Misfit, misfit, quoted
+
+RESCUED = "_rescued"
+"""A column of this name gets the fields that the schema does not name, as a JSON object."""
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+_string = msgspec.json.Decoder(str)
+_ESCAPED_KEY = re.compile(r'\\[^"]*"[ \t\r\n]*:')
+
+
+class JsonRecordJudge:
+    """Judge of one JSON payload; called with text, gives the values of `schema` in order."""
+
+    def __init__(self, schema: pa.Schema, declared: pa.Schema, timestamps: Mapping[str, str], time_zone: str) -> None:
+        self._names = schema.names
+        self._judges = [token_judge(f.type, scalar.moments(timestamps, f.name, time_zone)) for f in schema]
+        self._declared = frozenset(declared.names)
+
+    def __call__(self, text: str) -> list[Any]:
+        fields = json_fields(text, self._names)
+        return [self._value(name, judge, fields) for name, judge in zip(self._names, self._judges, strict=True)]
+
+    def _value(self, name: str, judge: Judge, fields: Mapping[str, str]) -> Any:
+        if name == RESCUED:
+            return self._rescued(fields)
+        token = fields.get(name)
+        if token is None or token == "null":
+            return None
+        try:
+            return judge(token)
+        except Misfit as error:
+            raise Misfit(error.reason, f"column {name!r}: {error}") from None
+
+    def _rescued(self, fields: Mapping[str, str]) -> str | None:
+        unknown = [f"{json.dumps(k, ensure_ascii=False)}:{v}" for k, v in fields.items() if k not in self._declared]
+        return "{" + ",".join(unknown) + "}" if unknown else None
+
+
+def json_fields(text: str, names: list[str]) -> Mapping[str, str]:
+    """The fields of the one object that `text` holds, each value as its JSON text; of duplicate keys the first."""
+    if len(text) > MAX_DEPTH and (deep := depth(text)) > MAX_DEPTH:
+        raise Misfit("too_deep", f"nesting of {deep} levels, {MAX_DEPTH} are allowed")
+    try:
+        return _object(text, names)
+    except msgspec.ValidationError:
+        raise Misfit("malformed_json", "expected a JSON object, found another JSON value") from None
+    except msgspec.DecodeError as error:
+        raise Misfit("malformed_json", f"expected one JSON object: {error}") from None
+
+
+def _object(text: str, names: list[str]) -> Mapping[str, str]:
+    try:
+        fields = {k: bytes(v).decode() for k, v in _fields.decode(text).items()}
+    except RecursionError:
+        return scan_object(text)
+    # msgspec takes the last of duplicate keys, DuckDB the first
+    if _ESCAPED_KEY.search(text) or any(text.count(f'"{name}"') > 1 for name in names):
+        return scan_object(text)
+    return fields
+
+
+def token_judge(kind: pa.DataType, moment: MomentFormat) -> Judge:
+    """Judge of one JSON value, given as its JSON text (not null)."""
+    if pa.types.is_struct(kind):
+        return _struct_judge(kind, moment)
+    if pa.types.is_map(kind):
+        return _map_judge(kind, moment)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _list_judge(kind, moment)
+    judge = scalar.text_judge(kind, moment)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return lambda token: _string.decode(token) if token[0] == '"' else token
+    if pa.types.is_decimal(kind):
+        return lambda token: judge(_string.decode(token) if token[0] == '"' else token)
+    if pa.types.is_temporal(kind) or pa.types.is_binary(kind):
+        return _numeric_time(kind, judge) if moment.numeric and pa.types.is_timestamp(kind) else _quoted_judge(kind, judge)
+    return judge
+
+
+def _quoted_judge(kind: pa.DataType, judge: Judge) -> Judge:
+    def judge_token(token: str) -> Any:
+        if token[0] != '"':
+            raise misfit(kind, token)
+        return judge(_string.decode(token))
+
+    return judge_token
+
+
+def _numeric_time(kind: pa.DataType, judge: Judge) -> Judge:
+    def judge_token(token: str) -> Any:
+        if token[0] not in "-0123456789":
+            raise misfit(kind, token)
+        return judge(token)
+
+    return judge_token
+
+
+def _or_null(judge: Judge) -> Judge:
+    return lambda token: None if token == "null" else judge(token)
+
+
+def _struct_judge(kind: pa.StructType, moment: MomentFormat) -> Judge:
+    judges = {f.name: _or_null(token_judge(f.type, moment)) for f in kind}
+    names = list(judges)
+
+    def judge(token: str) -> dict[str, Any]:
+        if token[0] != "{":
+            raise misfit(kind, token)
+        fields = _object(token, names)
+        return {name: judges[name](fields.get(name, "null")) for name in names}
+
+    return judge
+
+
+def _map_judge(kind: pa.MapType, moment: MomentFormat) -> Judge:
+    key_judge, item_judge = scalar.text_judge(kind.key_type, moment), _or_null(token_judge(kind.item_type, moment))
+
+    def judge(token: str) -> list[tuple[Any, Any]]:
+        if token[0] != "{":
+            raise misfit(kind, token)
+        return [(key_judge(k), item_judge(v)) for k, v in scan_object(token).items()]
+
+    return judge
+
+
+def _list_judge(kind: pa.ListType, moment: MomentFormat) -> Judge:
+    item_judge = _or_null(token_judge(kind.value_type, moment))
+
+    def judge(token: str) -> list[Any]:
+        if token[0] != "[":
+            raise misfit(kind, token)
+        try:
+            items = [bytes(item).decode() for item in _items.decode(token)]
+        except RecursionError:
+            items = scan_array(token)
+        return [item_judge(item) for item in items]
+
+    return judge
+
+
+def json_decoder(schema: pa.Schema, declared: pa.Schema, timestamps: Mapping[str, str], time_zone: str) -> TextDecoder:
+    """Decoder of `schema`'s columns; ValueError for a datetime pattern or time zone that is unknown."""
+    judge = JsonRecordJudge(schema, declared, timestamps, time_zone)
+    moments = [scalar.moments(timestamps, f.name, time_zone) for f in schema]
+    return TextDecoder(schema, judge, _batch_sql(schema, declared, moments), time_zone)
+
+
+_BOM, _SPACE = "'\ufeff'", r"' ' || chr(9) || chr(10) || chr(13)"
+_CONSTANTS = ["".join(letters) for word in ("nan", "inf") for letters in product(*((c, c.upper()) for c in word))]
+_MAYBE_LENIENT = " OR ".join(f"contains(v, {s})" for s in [*map(quoted, _CONSTANTS), "',}'", "',]'", "' }'", "' ]'", "chr(10)", "chr(9)", "chr(13)"])
+_OUTSIDE_STRINGS = r"""regexp_replace(v, '"(?:[^"\\]|\\.)*"', '""', 'gs')"""
+_LENIENT = rf"({_MAYBE_LENIENT}) AND regexp_matches({_OUTSIDE_STRINGS}, ',\s*[}}\]]|(?i:nan|inf)')"
+_MAYBE_DEEP = f"strlen(v) > {MAX_DEPTH} AND strlen(v) - strlen(replace(replace(v, '[', ''), '{{', '')) > {MAX_DEPTH}"
+_STRICT = f"json_valid(v) AND (v[1] = '{{' OR starts_with(ltrim(v, {_SPACE}), '{{')) AND NOT ({_LENIENT}) AND NOT ({_MAYBE_DEEP})"
+
+
+def _batch_sql(schema: pa.Schema, declared: pa.Schema, moments: list[MomentFormat]) -> str:
+    """Three steps: is it strict JSON; the tokens of the columns (json_extract, by pointer); values and whether they fit."""
+    pointers = ", ".join(quoted("/" + f.name.replace("~", "~0").replace("/", "~1")) for f in schema)
+    tokens = f"json_extract(v, [{pointers}])" if pointers else "['']"
+    names = [f"x[{i + 1}]::VARCHAR AS t{i}" for i in range(len(schema))]
+    columns = [_column(f, f"t{i}", declared, moments[i]) for i, f in enumerate(schema)]
+    values = [f"{c.value} AS c{i}" for i, c in enumerate(columns)]
+    fits = " AND ".join(["x IS NOT NULL", *(c.fits for c in columns)])
+    return f"""
+        SELECT {"".join(v + ", " for v in values)} coalesce({fits}, false) AS fits FROM (
+            SELECT v, x{"".join(", " + n for n in names)} FROM (
+                SELECT v, CASE WHEN {_STRICT} THEN {tokens} END AS x FROM (
+                    SELECT CASE WHEN starts_with(v, {_BOM}) THEN substr(v, 2) ELSE v END AS v FROM batch)))"""
+
+
+def _column(field: pa.Field, token: str, declared: pa.Schema, moment: MomentFormat) -> Guarded:
+    if field.name == RESCUED:
+        known = ", ".join(quoted(n) for n in declared.names)
+        return Guarded("NULL::VARCHAR", f"list_has_all([{known}], json_keys(v))")
+    inner = _token_sql(field, token, moment)
+    if not field.nullable:
+        return Guarded(inner.value, f"{token} <> 'null' AND {inner.fits}")
+    return Guarded(inner.value, f"({token} IS NULL OR {token} = 'null' OR {inner.fits})")
+
+
+def _token_sql(field: pa.Field, token: str, moment: MomentFormat) -> Guarded:
+    """Value of a token that is not null."""
+    kind = field.type
+    if pa.types.is_string(kind):
+        return _string_sql(field.name, token)
+    if pa.types.is_boolean(kind):
+        return _where_not_null(f"CASE {token} WHEN 'true' THEN true WHEN 'false' THEN false END")
+    if pa.types.is_integer(kind):
+        return _where_not_null(scalar.integer_sql(kind, token))
+    if pa.types.is_floating(kind):
+        return scalar.floating_sql(kind, token)
+    if pa.types.is_decimal(kind):
+        return _decimal_sql(field, token)
+    if pa.types.is_timestamp(kind):
+        return _where_not_null(_timestamp_sql(kind, token, moment))
+    if pa.types.is_date(kind):
+        return _where_not_null(scalar.date_sql(_inside(token)))
+    return Guarded("NULL", "false")
+
+
+def _where_not_null(value: str) -> Guarded:
+    return Guarded(value, f"({value}) IS NOT NULL")
+
+
+def _inside(token: str) -> str:
+    """What stands between the quotes of a string token, if nothing is escaped there."""
+    return f"substr({token}, 2, length({token}) - 2)"
+
+
+def _string_sql(name: str, token: str) -> Guarded:
+    decoded = f"CASE WHEN contains({token}, '\\') THEN json_extract_string({token}, '$') ELSE {_inside(token)} END"
+    value = f"""CASE WHEN starts_with({token}, '"') THEN {decoded} WHEN {token} <> 'null' THEN {token} END"""
+    as_written = f"({token} <> '0' AND TRY_CAST({token} AS HUGEINT)::VARCHAR = {token}) OR {token} IN ('true', 'false') OR {_verbatim(name, token)}"
+    return Guarded(value, f"""(starts_with({token}, '"') OR {as_written})""")
+
+
+def _decimal_sql(field: pa.Field, token: str) -> Guarded:
+    plain = f"regexp_full_match({token}, '\"-?[0-9]+(\\.[0-9]+)?\"')"
+    value = f"""CASE WHEN NOT starts_with({token}, '"') THEN {scalar.decimal_sql(field.type, token)}
+        WHEN {plain} THEN {scalar.decimal_sql(field.type, _inside(token))} END"""
+    exact = f"""(starts_with({token}, '"') OR NOT (contains({token}, '.') OR contains({token}, 'e')) OR {_verbatim(field.name, token)})"""
+    return Guarded(value, f"({value}) IS NOT NULL AND {exact}")
+
+
+def _verbatim(name: str, token: str) -> str:
+    """The payload has the token as DuckDB wrote it: the key occurs once, unescaped, and the token with its end stands behind it."""
+    if re.search(r'["\\\x00-\x1f]', name):
+        return "false"
+    key = f'"{name}":'
+    behind = f"strlen(v) - strlen(replace(v, {quoted(key[:-1])}, '')) = {len(key[:-1].encode())} AND NOT contains(v, '\\')"
+    places = " OR ".join(f"contains(v, {quoted(key + space)} || {token} || '{end}')" for space, end in product(("", " "), ",}"))
+    return f"(({places}) AND {behind})"
+
+
+_COMMON_LIKE = "\"____-__-__T__:__:__.%Z\""
+
+
+def _timestamp_sql(kind: pa.DataType, token: str, moment: MomentFormat) -> str:
+    if moment.numeric:
+        return moment.sql(token, zoned=kind.tz is not None)
+    general = moment.sql(_inside(token), zoned=kind.tz is not None)
+    if moment.written or kind.tz is None:
+        return f"""CASE WHEN starts_with({token}, '"') THEN {general} END"""
+    # the common form first: parsing it costs a quarter of matching the general one
+    common = f"""strlen({token}) <= 29 AND {token} LIKE '{_COMMON_LIKE}'"""
+    return f"""CASE WHEN {common} THEN try_strptime({token}, '"%Y-%m-%dT%H:%M:%S.%fZ"') AT TIME ZONE 'UTC'
+        WHEN starts_with({token}, '"') THEN {general} END"""
