@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from streamproc.operators.duck import Duck
 from streamproc.sink import Change
 from streamproc.state.runs import Run
 
@@ -14,7 +16,8 @@ from streamproc.state.runs import Run
 @dataclass(frozen=True, slots=True)
 class EpochTime:
     """Everything about time that an epoch may depend on, all of it logged. µs since 1970 UTC; a watermark is None
-    before any data. Rows are judged late by `watermark_start_us`, windows close by `watermark_end_us`."""
+    before any data. Rows are judged late by `watermark_start_us`, windows close by `watermark_end_us`.
+    """
 
     now_us: int
     watermark_start_us: int | None
@@ -32,8 +35,9 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one query yields in an epoch: rows in a fixed order; refused rows for `late` (None where no late sink
-    asks) and how many source rows were refused, each once."""
+    """What one query yields in an epoch: rows in a fixed order; refused rows for `late` (None where there are none
+    or the query does not carry their origin) and how many source rows were refused, each once.
+    """
 
     rows: pa.Table
     change: Change
@@ -43,11 +47,67 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class EpochOutput:
-    """What the plan yields in an epoch. `state` are the runs alive after it, by operator id (`<sink>/<step id>`);
-    `timer_us` is the smallest event time at which a group becomes final next (None: nothing waits)."""
+    """What the plan yields in an epoch. `state` are the runs alive after it, by operator id (`<sink>/<step id>`; the
+    same objects where nothing changed), `limits` what is left of each LIMIT by operator id, `poison` the rows newly
+    found to fail (all outputs are without them); `timer_us` see `Executor.timer_us`.
+    """
 
     sinks: Mapping[str, Output]
     state: Mapping[str, Sequence[Run]]
-    state_rows: Mapping[str, int]
+    limits: Mapping[str, int]
     poison: Sequence[Poison] = ()
     timer_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What an operator may use while it finishes an epoch. `slices`: the rows that were fed, as the statement of
+    `Operator.slice_sql` read them; `limit`: what is left of a LIMIT, None at the start of the job's life.
+    """
+
+    duck: Duck
+    time: EpochTime
+    slices: Sequence[pa.Table]
+    limit: int | None = None
+    merge_bytes_max: int = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An operator's epoch: rows in a fixed order, the runs alive after it, and what it refused."""
+
+    rows: pa.Table
+    state: Sequence[Run] = ()
+    late: pa.Table | None = None
+    late_rows: int = 0
+    limit: int | None = None
+
+
+class Operator(ABC):
+    """A step that needs more than one row, or remembers. One instance serves all threads: it holds no epoch's data.
+
+    Its work has two halves: a statement that is run over every slice of its input (in parallel, on slices of fixed
+    size), and `finish` over what the slices gave, in slice order. Same input and runs, same rows in the same order.
+    """
+
+    id: str
+    """`<sink>/<step id>`: its state's name."""
+    state_schema: pa.Schema | None = None
+    """Columns of its runs; None if it keeps none."""
+
+    @abstractmethod
+    def slice_sql(self) -> str:
+        """`SELECT … FROM input`, where input is a slice of the fed rows."""
+
+    @abstractmethod
+    def finish(self, epoch: Epoch, parts: Sequence[pa.Table], state: Sequence[Run]) -> Finished: ...
+
+    def state_rows(self, duck: Duck, state: Sequence[Run], watermark_us: int | None) -> int:
+        """Open groups, buffered rows or kept keys."""
+        del duck, state, watermark_us
+        return 0
+
+    def timer_us(self, state: Sequence[Run]) -> int | None:
+        """The smallest event time at which something that waits in the runs becomes final and is written."""
+        del state
+        return None

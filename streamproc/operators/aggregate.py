@@ -1,0 +1,238 @@
+"""Grouped aggregate, kept as runs of exported states.
+
+A run's columns: `_we` (window end, or the grouped event time; BIGINT µs, NULL = never final), `_h` (hash of the key),
+`_ws` (window start, with a window), the keys, the states. An epoch: slices → partial states → one run; the rows to
+write come from the runs by output mode; then final groups leave and runs are merged a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamproc.batch import TIMESTAMP
+from streamproc.errors import BadRecord, Bug
+from streamproc.operators.duck import Duck, nested
+from streamproc.operators.operator import Epoch, Finished, Operator
+from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
+from streamproc.plan.plan import Aggregate, Query, StateColumn
+from streamproc.state.merge import merge
+from streamproc.state.runs import Run, next_chain, split_final
+
+_COUNT = "_n"  # source rows of a group in a slice, each counted in its last window
+
+
+class AggregateOperator(Operator):
+    """One `Aggregate` step of a query."""
+
+    def __init__(self, step: Aggregate, query: Query, rows_sql: str, duck: Duck) -> None:
+        """`rows_sql` yields the operator's input from a slice. ValueError: an aggregate is not allowed."""
+        for state in step.states:
+            check_state(state)
+        self.id = f"{query.sink}/{step.id}"
+        self._step, self._query, self._rows_sql = step, query, rows_sql
+        self._timed = step.window is not None or step.time_key is not None
+        self._prepared = duck.query(step.prepare, input=step.input.schema.empty_table()).schema
+        self._slice_sql = nested(rows_sql, step.prepare, self._partial())
+        self._combine_sql = self._placed(self._grouped(combine_sql)) + " ORDER BY _we NULLS LAST, _h"
+        self._sort_sql = "SELECT * FROM input ORDER BY _we NULLS LAST, _h"
+        self._result_sql = self._placed(self._grouped(finalize_sql)) + self._result_order()
+        empty = duck.query(nested(step.prepare, self._partial()), input=step.input.schema.empty_table())
+        self.state_schema = empty.schema.remove(empty.schema.get_field_index(_COUNT))
+
+    def slice_sql(self) -> str:
+        return self._slice_sql
+
+    def finish(self, epoch: Epoch, parts: Sequence[pa.Table], state: Sequence[Run]) -> Finished:
+        kept, late, late_rows = self._judge(epoch, parts)
+        fresh = self._fresh(epoch, kept, state)
+        runs = [*state, *fresh]
+        if self._query.mode == "complete":
+            groups, alive = [run.table for run in runs], list(runs)
+        else:
+            groups, alive = split_final(runs, epoch.time.watermark_end_us if self._timed else None)
+            if self._query.mode == "update":
+                groups = self._touched(epoch.duck, runs, fresh)
+        rows = self._result(epoch.duck, groups)
+        merged = merge(alive, lambda table: epoch.duck.query(self._combine_sql, input=table), epoch.merge_bytes_max)
+        return Finished(rows, merged, late, late_rows)
+
+    def state_rows(self, duck: Duck, state: Sequence[Run], watermark_us: int | None) -> int:
+        """Groups that are not final at the watermark."""
+        final = watermark_us if self._timed and self._query.mode != "complete" else None
+        tables = [run.table for run in split_final(state, final)[1]]
+        if not tables:
+            return 0
+        names = ", ".join(["_we", *self._groups()])
+        counted = duck.query(f"SELECT count(*) AS n FROM (SELECT DISTINCT {names} FROM input)", input=pa.concat_tables(tables))
+        return int(counted.column("n")[0].as_py())
+
+    def timer_us(self, state: Sequence[Run]) -> int | None:
+        if self._query.mode != "append" or not self._timed:
+            return None
+        return min((run.window_min for run in state if run.window_min is not None), default=None)
+
+    # -- late rows
+
+    def _judge(self, epoch: Epoch, parts: Sequence[pa.Table]) -> tuple[list[pa.Table], pa.Table | None, int]:
+        """Partial groups that are still open, refused rows, and how many those are."""
+        watermark = epoch.time.watermark_start_us
+        if watermark is None or not self._timed or self._query.mode == "complete":
+            return [part.drop_columns([_COUNT]) for part in parts], None, 0
+        kept, refused, count = [], [], 0
+        for part, rows in zip(parts, epoch.slices, strict=True):
+            final = pc.fill_null(pc.less_equal(part.column("_we"), watermark), False)
+            late = pc.sum(pc.filter(part.column(_COUNT), final)).as_py() or 0
+            count += late
+            if late and self._query.carries_origin:
+                refused.append(self._late_rows(epoch.duck, rows, watermark))
+            kept.append(part.filter(pc.invert(final)).drop_columns([_COUNT]))
+        if not refused:
+            return kept, None, count
+        late_table = pa.concat_tables(refused)
+        origin = late_table.select(["_source", "_shard", "_offset"])
+        return kept, late_table, origin.group_by(origin.column_names).aggregate([]).num_rows
+
+    def _late_rows(self, duck: Duck, rows: pa.Table, watermark: int) -> pa.Table:
+        """The operator's input rows that no open group takes, with the reason."""
+        reached = duck.query(self._rows_sql, input=rows)
+        end = duck.query(f"SELECT {self._last_end()} AS _we FROM ({self._step.prepare})", input=reached).column("_we")
+        if len(end) != reached.num_rows:
+            raise Bug(f"sink {self._query.sink}: the aggregate's prepared rows are not its input rows")
+        late = pc.fill_null(pc.less_equal(end, watermark), False)
+        refused, end = reached.filter(late), end.filter(late)
+        columns = {
+            "_window": self._window_text(duck, end),
+            "_watermark": pa.repeat(pa.scalar(watermark, pa.int64()), len(end)).cast(TIMESTAMP),
+            "_reason": pa.repeat("late: every window of the row was final" if self._step.window else "late: event time", len(end)),
+            "_sink": pa.repeat(self._query.sink, len(end)),
+        }
+        for name, column in columns.items():
+            refused = refused.append_column(name, column)
+        return refused
+
+    def _window_text(self, duck: Duck, end: pa.ChunkedArray) -> pa.ChunkedArray:
+        if self._step.window is None:
+            return pa.nulls(len(end), pa.string())
+        start = f"make_timestamptz(_we - {self._step.window.length_us})"
+        sql = f"SELECT concat('[', {start}, ', ', make_timestamptz(_we), ')') AS w FROM input"
+        return duck.query(sql, input=pa.table({"_we": end})).column("w")
+
+    # -- runs and results
+
+    def _fresh(self, epoch: Epoch, parts: Sequence[pa.Table], state: Sequence[Run]) -> list[Run]:
+        """The partial states of this epoch as a run; none without rows, but the global group begins without."""
+        if state and not any(rows.num_rows for rows in epoch.slices):
+            return []
+        filled = [part for part in parts if part.num_rows]
+        if not filled:
+            return []
+        sql = self._sort_sql if len(filled) == 1 else self._combine_sql
+        return [Run.of(epoch.duck.query(sql, input=pa.concat_tables(filled)), next_chain(state))]
+
+    def _touched(self, duck: Duck, runs: Sequence[Run], fresh: Sequence[Run]) -> list[pa.Table]:
+        """All partials of the groups that this epoch touched, in run order."""
+        if not fresh:
+            return []
+        new = fresh[0]
+        older = [run.table for run in runs if run is not new]
+        if not older:
+            return [new.table]
+        match = " AND ".join(f"input.{name} IS NOT DISTINCT FROM touched.{name}" for name in ["_h", *self._groups()])
+        sql = f"SELECT input.* FROM input SEMI JOIN touched ON {match}"
+        return [duck.query(sql, input=pa.concat_tables(older), touched=new.table), new.table]
+
+    def _result(self, duck: Duck, groups: Sequence[pa.Table]) -> pa.Table:
+        if not groups:
+            return self._step.schema.empty_table()
+        results = duck.query(self._result_sql, input=pa.concat_tables(groups))
+        return post(duck, self._step.post, results, self._query.sink, self._step.keys).cast(self._step.schema)
+
+    # -- SQL
+
+    def _partial(self) -> str:
+        states = [partial_sql(state) for state in self._step.states]
+        keys = ", ".join(f"{self._normal(key)} AS {key}" for key in self._step.keys)
+        window, others = self._step.window, f"* REPLACE ({keys})" if keys else "*"
+        if window is None:
+            source, count = f"SELECT {others} FROM input", f"count(*) AS {_COUNT}"
+        elif window.single:
+            source = f"SELECT {others}, {window.assign_one('_t')} AS _ws FROM input WHERE _t IS NOT NULL"
+            count = f"count(*) AS {_COUNT}"
+        else:
+            last = f"{window.assign_one('_t')} AS _last"
+            source = f"SELECT {others}, unnest({window.assign('_t')}) AS _ws, {last} FROM input WHERE _t IS NOT NULL"
+            count = f"count(*) FILTER (WHERE _ws = _last) AS {_COUNT}"
+        return self._placed(self._group_by(f"({source})", [*states, count]), _COUNT)
+
+    def _grouped(self, expression: Callable[[StateColumn], str]) -> str:
+        return self._group_by("input", [expression(state) for state in self._step.states])
+
+    def _group_by(self, source: str, columns: Sequence[str]) -> str:
+        groups = self._groups()
+        by = f" GROUP BY {', '.join(groups)}" if groups else ""
+        return f"SELECT {', '.join([*groups, *columns])} FROM {source}{by}"
+
+    def _placed(self, grouped: str, *more: str) -> str:
+        """`grouped` with `_we` and `_h` before its columns."""
+        keys = self._step.keys
+        names = [*self._groups(), *(state.name for state in self._step.states), *more]
+        hashed = f"hash({', '.join(keys)})" if keys else "0::UBIGINT"
+        return f"SELECT {self._end()} AS _we, {hashed} AS _h, {', '.join(names)} FROM ({grouped})"
+
+    def _groups(self) -> list[str]:
+        return [*(["_ws"] if self._step.window else []), *self._step.keys]
+
+    def _end(self) -> str:
+        """Final time of a group."""
+        if self._step.window is not None:
+            return f"_ws + {self._step.window.length_us}"
+        return self._key_time()
+
+    def _last_end(self) -> str:
+        """Final time of the last group of a prepared row."""
+        if self._step.window is not None:
+            return f"{self._step.window.assign_one('_t')} + {self._step.window.length_us}"
+        return self._key_time()
+
+    def _key_time(self) -> str:
+        key = self._step.time_key
+        if key is None:
+            return "NULL::BIGINT"
+        return f"epoch_us({key})" if pa.types.is_timestamp(self._prepared.field(key).type) else f"{key}::BIGINT"
+
+    def _normal(self, key: str) -> str:
+        """-0.0 groups as 0.0 and is written so, as in Spark."""
+        return f"{key} + 0" if pa.types.is_floating(self._prepared.field(key).type) else key
+
+    def _result_order(self) -> str:
+        names = [*(["_ws"] if self._step.window else ["_we"]), *self._step.keys]
+        return " ORDER BY " + ", ".join(f"{name} NULLS FIRST" for name in names)
+
+    def __repr__(self) -> str:
+        return f"<AggregateOperator {self.id} {self._query.mode}>"
+
+
+def post(duck: Duck, sql: str, results: pa.Table, sink: str, keys: Sequence[str]) -> pa.Table:
+    """`sql` over finalized groups. The one place where a group's result can fail: BadRecord names sink and key."""
+    try:
+        return duck.query(sql, input=results)
+    except BadRecord as error:
+        row = _first_failing(duck, sql, results)
+        named = results.select([name for name in ("_ws", *keys) if name in results.column_names])
+        raise BadRecord(f"sink {sink}: the result of group {named.slice(row, 1).to_pylist()[0]} fails: {error}") from error
+
+
+def _first_failing(duck: Duck, sql: str, results: pa.Table) -> int:
+    """Index of the first group whose result fails, by halving."""
+    low, high = 0, results.num_rows
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            duck.query(sql, input=results.slice(low, middle - low))
+            low = middle
+        except BadRecord:
+            high = middle
+    return low

@@ -1,0 +1,117 @@
+"""DuckDB as a function: SQL and Arrow tables in, an Arrow table out, the same for the same input every time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from streamproc.errors import BadRecord, Bug
+
+T = TypeVar("T")
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "threads": 1,  # more make sums of doubles, `first` and `list` differ from run to run
+    "preserve_insertion_order": True,
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,  # SQL sees what is bound, no Python variable
+}
+_DATA_ERRORS = (duckdb.DataError, duckdb.InvalidInputException)  # bad casts, overflow; division by zero, error('…')
+
+
+class Duck:
+    """One DuckDB instance of one thread. For one caller at a time."""
+
+    def __init__(self, time_zone: str = "UTC") -> None:
+        self._time_zone = time_zone
+        self._connection = duckdb.connect(":memory:", config=_CONFIG)
+        self._connection.execute(f"SET TimeZone = {quoted(time_zone)}")
+        self._connection.execute("SET lock_configuration = true")
+        self._now_us: int | None = None
+
+    def at(self, now_us: int) -> None:
+        """Set the epoch's time, which SQL reads as `getvariable('epoch_now')`."""
+        if now_us != self._now_us:
+            self._connection.execute(f"SET VARIABLE epoch_now = make_timestamptz({now_us})")
+            self._now_us = now_us
+
+    def query(self, sql: str, **tables: pa.Table) -> pa.Table:
+        """The statement's rows, in its order; it reads the tables by their keywords.
+
+        BadRecord: a value failed in an expression. Bug: the statement itself is wrong, or the engine failed.
+        """
+        return self.query_all([sql], **tables)[0]
+
+    def query_all(self, statements: Sequence[str], **tables: pa.Table) -> list[pa.Table]:
+        """Like `query`, for several statements over the same tables."""
+        for name, table in tables.items():
+            self._connection.register(name, table)
+        try:
+            return [self._connection.sql(sql).to_arrow_table() for sql in statements]
+        except _DATA_ERRORS as error:
+            raise BadRecord(_text(error)) from error
+        except duckdb.Error as error:
+            raise Bug(f"DuckDB refused a statement of the plan: {_text(error)}") from error
+        finally:
+            for name in tables:
+                self._connection.unregister(name)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __repr__(self) -> str:
+        return f"<Duck {self._time_zone}>"
+
+
+class DuckPool:
+    """A pool of threads with a DuckDB instance each."""
+
+    def __init__(self, threads: int, time_zone: str) -> None:
+        self._threads = threads
+        self._time_zone = time_zone
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="duck")
+        self._own = threading.local()
+        self._ducks: list[Duck] = []
+
+    async def run(self, now_us: int, work: Callable[[Duck], T]) -> T:
+        """`work` in a thread of the pool, with that thread's instance set to the epoch's time."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, now_us, work)
+
+    def _work(self, now_us: int, work: Callable[[Duck], T]) -> T:
+        if not hasattr(self._own, "duck"):
+            self._own.duck = Duck(self._time_zone)
+            self._ducks.append(self._own.duck)
+        self._own.duck.at(now_us)
+        return work(self._own.duck)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.shutdown)
+        for duck in self._ducks:
+            duck.close()
+
+    def __repr__(self) -> str:
+        return f"<DuckPool {len(self._ducks)} of {self._threads} instances>"
+
+
+def nested(*steps: str) -> str:
+    """One statement of several `SELECT … FROM input`, each reading the one before it."""
+    sql = steps[0]
+    for step in steps[1:]:
+        inner = step if step.lstrip()[:6].upper() == "SELECT" else f"SELECT * FROM ({step})"
+        sql = f"WITH input AS NOT MATERIALIZED ({sql}) {inner}"
+    return sql
+
+
+def quoted(text: str) -> str:
+    """A SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _text(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]

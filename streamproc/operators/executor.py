@@ -1,0 +1,101 @@
+"""Runs a plan, epoch by epoch: Arrow in, Arrow out, state as runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+import pyarrow as pa
+
+from streamproc.operators.duck import Duck, DuckPool
+from streamproc.operators.operator import EpochOutput, EpochTime, Finished, Output, Poison
+from streamproc.operators.pipeline import Pipeline
+from streamproc.operators.poison import SliceResult, run_slice, slices_of
+from streamproc.plan.plan import Plan
+from streamproc.state.runs import Run
+
+
+class Executor:
+    """All queries of a plan over one read of the sources.
+
+    Slices of `slice_rows` rows run side by side in `threads` threads; the number of threads changes no result, the
+    number of rows in a slice may (the last bits of sums of doubles), so it is fixed for the life of a checkpoint.
+    ValueError: the plan holds an aggregate that is not allowed. Bug: SQL of the plan does not bind.
+    """
+
+    def __init__(self, plan: Plan, *, threads: int = 2, slice_rows: int = 131_072) -> None:
+        self._plan, self._slice_rows = plan, slice_rows
+        self._duck = Duck(plan.time_zone)
+        self._duck_lock = threading.Lock()
+        self._pool = DuckPool(threads, plan.time_zone)
+        self._pipelines = [Pipeline.of(query, self._duck) for query in plan.queries.values()]
+        self._operators = {operator.id: operator for pipeline in self._pipelines for operator in pipeline.operators}
+        # one read of a slice serves all queries of its source; equal statements run once
+        self._statements = {
+            source: list(dict.fromkeys(p.stages[0].sql for p in self._pipelines if p.source == source)) for source in plan.scans
+        }
+
+    @property
+    def state_schemas(self) -> Mapping[str, pa.Schema]:
+        """Columns of the runs of every operator that keeps some, by operator id."""
+        return {name: operator.state_schema for name, operator in self._operators.items() if operator.state_schema is not None}
+
+    async def run(
+        self, inputs: Mapping[str, pa.Table], time: EpochTime, state: Mapping[str, Sequence[Run]], *,
+        limits: Mapping[str, int], poison: Sequence[Poison] = (),
+    ) -> EpochOutput:  # fmt: skip
+        """One epoch. `inputs` has a table of the scan's schema for every source, rows in (shard, offset) order;
+        rows in `poison` are left out, rows that fail now are left out and returned as the output's `poison`.
+
+        BadRecord: a group's result failed, or rows fail only together.
+        """
+        sliced = await asyncio.gather(*(self._slices(source, inputs[source], time, poison) for source in self._plan.scans))
+        by_source = dict(zip(self._plan.scans, sliced, strict=True))
+        done = await asyncio.gather(
+            *(self._finish(pipeline, by_source[pipeline.source], time, state, limits) for pipeline in self._pipelines)
+        )
+        finished = {name: one for _, operators in done for name, one in operators.items()}
+        found = [row for results in sliced for result in results for row in result.poison]
+        return self._output([output for output, _ in done], finished, found)
+
+    def state_rows(self, sink: str, state: Mapping[str, Sequence[Run]], watermark_us: int | None) -> int:
+        """Open groups, buffered rows and kept keys of the sink's operators. Counted anew at every call."""
+        with self._duck_lock:
+            operators = (self._operators[name] for name in state if name.startswith(f"{sink}/"))
+            return sum(operator.state_rows(self._duck, state[operator.id], watermark_us) for operator in operators)
+
+    def timer_us(self, state: Mapping[str, Sequence[Run]]) -> int | None:
+        """The smallest event time at which something that waits becomes final and is written; None if nothing waits."""
+        timers = (self._operators[name].timer_us(runs) for name, runs in state.items())
+        return min((timer for timer in timers if timer is not None), default=None)
+
+    async def close(self) -> None:
+        await self._pool.close()
+        self._duck.close()
+
+    async def _slices(self, source: str, table: pa.Table, time: EpochTime, poison: Sequence[Poison]) -> list[SliceResult]:
+        statements = self._statements[source]
+        parts = slices_of(source, table, self._slice_rows, poison)
+        return await asyncio.gather(*(self._pool.run(time.now_us, partial(run_slice, part=part, statements=statements)) for part in parts))
+
+    async def _finish(
+        self, pipeline: Pipeline, sliced: Sequence[SliceResult], time: EpochTime,
+        state: Mapping[str, Sequence[Run]], limits: Mapping[str, int],
+    ) -> tuple[Output, dict[str, Finished]]:  # fmt: skip
+        at = self._statements[pipeline.source].index(pipeline.stages[0].sql)
+        work = partial(
+            pipeline.finish, time=time, slices=[result.rows.table for result in sliced],
+            parts=[result.results[at] for result in sliced], state=state, limits=limits, slice_rows=self._slice_rows,
+        )  # fmt: skip
+        return await self._pool.run(time.now_us, work)
+
+    def _output(self, outputs: Iterable[Output], finished: Mapping[str, Finished], poison: Sequence[Poison]) -> EpochOutput:
+        sinks = dict(zip((pipeline.query.sink for pipeline in self._pipelines), outputs, strict=True))
+        state = {name: list(finished[name].state) for name in self.state_schemas}
+        limits = {name: done.limit for name, done in finished.items() if done.limit is not None}
+        return EpochOutput(sinks, state, limits, poison, self.timer_us(state))
+
+    def __repr__(self) -> str:
+        return f"<Executor {len(self._pipelines)} queries, {self._pool!r}>"

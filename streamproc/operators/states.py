@@ -1,0 +1,106 @@
+"""SQL of DuckDB aggregate states: partial, combine, finalize; and the list of the aggregates that are allowed.
+
+`function(args) EXPORT_STATE` yields a state as a plain value; `to_aggregate_state(value, name, argument types,
+constants, order)` makes it one again, `combine_aggr` merges such and `finalize` gives the result. `constants` has one
+entry for every argument (NULL where it is a column): without it string_agg loses its separator. `order` names columns of
+the state's buffer, which holds the arguments first, then the columns of ORDER BY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from streamproc.operators.duck import quoted
+from streamproc.plan.plan import StateColumn
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """An aggregate whose exported states combine right: in k runs or one pass, the same result (doubles to rounding).
+
+    `size`: bounded states have a fixed size; `values` ones keep every value (memory follows rows, not groups).
+    `ordered`: the result depends on the order of rows, so ORDER BY is required.
+    """
+
+    size: str = "bounded"
+    ordered: bool = False
+
+
+AGGREGATES: Mapping[str, Allowed] = MappingProxyType(
+    {
+        "count_star": Allowed(), "count": Allowed(), "count_if": Allowed(),
+        "sum": Allowed(), "avg": Allowed(), "product": Allowed(),
+        "min": Allowed(), "max": Allowed(),
+        "arg_min": Allowed(), "arg_max": Allowed(), "arg_min_null": Allowed(), "arg_max_null": Allowed(),
+        "bool_and": Allowed(), "bool_or": Allowed(), "bit_and": Allowed(), "bit_or": Allowed(), "bit_xor": Allowed(),
+        "stddev_samp": Allowed(), "stddev_pop": Allowed(), "var_samp": Allowed(), "var_pop": Allowed(),
+        "corr": Allowed(), "covar_samp": Allowed(), "covar_pop": Allowed(), "skewness": Allowed(),
+        "kurtosis": Allowed(), "kurtosis_pop": Allowed(),
+        "regr_slope": Allowed(), "regr_intercept": Allowed(), "regr_r2": Allowed(), "regr_count": Allowed(),
+        "regr_avgx": Allowed(), "regr_avgy": Allowed(), "regr_sxx": Allowed(), "regr_syy": Allowed(), "regr_sxy": Allowed(),
+        "approx_count_distinct": Allowed(),
+        "median": Allowed("values"), "quantile_cont": Allowed("values"), "quantile_disc": Allowed("values"),
+        "list": Allowed("values", ordered=True), "string_agg": Allowed("values", ordered=True),
+        "first": Allowed("values", ordered=True), "last": Allowed("values", ordered=True),
+    }
+)  # fmt: skip
+"""By DuckDB's name. Of first and last prefer `arg_min_null` and `arg_max_null` over (value, order): these keep one
+value a group. Refused, among others: DISTINCT (a state keeps no set), mode, histogram, max(x, n) (no exported state)."""
+
+
+def check_state(state: StateColumn) -> None:
+    """ValueError if the aggregate is not on the list or lacks its order."""
+    allowed = AGGREGATES.get(state.function)
+    if allowed is None:
+        raise ValueError(f"aggregate {state.function} is not supported; supported are {', '.join(sorted(AGGREGATES))}")
+    if allowed.ordered and not state.order:
+        raise ValueError(f"aggregate {state.function} needs an order: its result would differ from run to run")
+
+
+def partial_sql(state: StateColumn) -> str:
+    """Expression over prepared rows that yields the exported state under the state's name."""
+    call = f"{'count' if state.function == 'count_star' else state.function}({_arguments(state)}{_order_by(state)})"
+    filtered = "" if state.filter is None else f" FILTER (WHERE {state.filter})"
+    return f"{call}{filtered} EXPORT_STATE AS {state.name}"
+
+
+def combine_sql(state: StateColumn) -> str:
+    """Expression over exported states that yields their combination, exported again, under the state's name."""
+    return f"combine_aggr({_state(state)}) AS {state.name}"
+
+
+def finalize_sql(state: StateColumn) -> str:
+    """Expression over exported states that yields the aggregate's result under the state's name."""
+    return f"finalize(combine_aggr({_state(state)})) AS {state.name}"
+
+
+def _state(state: StateColumn) -> str:
+    parts = [state.name, quoted(state.function), f"[{', '.join(map(quoted, state.types))}]::VARCHAR[]"]
+    if state.constants or state.order:
+        parts.append(f"[{', '.join(_constants(state))}]")
+    if state.order:
+        columns = enumerate(state.order, start=len(state.types))
+        parts.append(f"[{', '.join(f'{{column: {i}, order: {quoted(order)}}}' for i, (_, order) in columns)}]")
+    return f"to_aggregate_state({', '.join(parts)})"
+
+
+def _constants(state: StateColumn) -> list[str]:
+    return [*state.constants, *["NULL"] * (len(state.types) - len(state.constants))]
+
+
+def _arguments(state: StateColumn) -> str:
+    if state.function == "count_star":
+        return "*"
+    names = iter(state.args)
+    columns = (arg for arg in names) if len(state.args) < len(state.types) else None
+    if columns is not None:  # constants are not among the args
+        return ", ".join(next(columns) if constant == "NULL" else constant for constant in _constants(state))
+    return ", ".join(arg if constant == "NULL" else constant for arg, constant in zip(names, _constants(state), strict=True))
+
+
+def _order_by(state: StateColumn) -> str:
+    if not state.order:
+        return ""
+    return " ORDER BY " + ", ".join(f"{column} {order}" for column, order in state.order)
