@@ -26,6 +26,7 @@ class Metric:
 METRICS: tuple[Metric, ...] = (
     Metric("streamproc_rows_read_total", "counter", ("source",), "Records read from the source."),
     Metric("streamproc_bytes_read_total", "counter", ("source",), "Payload bytes read from the source."),
+    Metric("streamproc_lost_rows_total", "counter", ("source",), "Records the server removed before they were read (on_data_loss: earliest)."),
     Metric("streamproc_rows_written_total", "counter", ("sink",), "Rows written to the sink."),
     Metric("streamproc_lag_records", "gauge", ("source", "shard"), "Records left to read in the shard."),
     Metric("streamproc_lag_seconds", "gauge", ("source", "shard"), "Age of the next record (Kinesis MillisBehindLatest)."),
@@ -39,6 +40,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("streamproc_state_bytes", "gauge", ("sink",), "Bytes of keyed state."),
     Metric("streamproc_late_rows_total", "counter", ("sink",), "Source rows refused as late by the sink's query."),
     Metric("streamproc_dead_letters_total", "counter", ("source", "reason"), "Records refused, by reason."),
+    Metric("streamproc_outside_hash_range_total", "counter", ("source",), "User records of KPL aggregates that hash outside their shard."),
     Metric("streamproc_retries_total", "counter", ("what",), "Retried calls: source, sink or store."),
     Metric("streamproc_prefetch_bytes", "gauge", (), "Bytes read ahead and not yet in an epoch."),
     Metric("streamproc_lease_held", "gauge", (), "1 while this worker holds the job's lease."),
