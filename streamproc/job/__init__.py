@@ -1,5 +1,6 @@
 """The job file: YAML and Spark SQL in, a frozen `Job` out, or every fault with its line."""
 
+from streamproc.job.json_schema import json_schema
 from streamproc.job.keys import LeaseOptions, MetricsOptions
 from streamproc.job.load import is_remote, load_job
 from streamproc.job.model import (
@@ -17,6 +18,7 @@ from streamproc.job.model import (
     TestStep,
     Trigger,
 )
+from streamproc.job.planning import plan
 
 __all__ = [
     "Added",
@@ -35,5 +37,7 @@ __all__ = [
     "TestStep",
     "Trigger",
     "is_remote",
+    "json_schema",
     "load_job",
+    "plan",
 ]

@@ -85,7 +85,7 @@ class TestKeys(Options):
     name: str
     clock: TimeUs = Field(1_767_225_600_000_000, description="when the test begins; default 2026-01-01T00:00:00Z")
     tables: dict[str, list[dict[str, Any]]] = Field({}, description="rows of bounded tables")
-    steps: list[dict[str, Any]] = Field(min_length=1, description="StepKeys, each checked by itself")
+    steps: list[dict[str, Any]] = Field(min_length=1, description="done one after the other")
 
 
 class JobKeys(Options):
@@ -108,4 +108,4 @@ class JobKeys(Options):
     dead_letter: dict[str, Any] | None = Field(None, description="a sink for records that cannot be used")
     metrics: MetricsOptions | None = None
     timezone: str = Field("UTC", description="of day windows, literals and casts")
-    tests: list[dict[str, Any]] = Field([], description="run by `streamproc test`; TestKeys, each checked by itself")
+    tests: list[dict[str, Any]] = Field([], description="run by `streamproc test`")

@@ -80,16 +80,23 @@ def misfits(made: Plan, sinks: Mapping[str, SinkSpec]) -> Iterator[tuple[Path, s
                     yield ("sinks", name, key, i), f"the query yields no column {column!r}{nearest(column, yields)}"
 
 
-def unexpected(job: Job, made: Plan, document: Document) -> Iterator[Fault]:
+def unexpected(job: Job, document: Document) -> list[Fault]:
     """Columns that the job's tests expect and its queries do not yield."""
-    for t, test in enumerate(job.tests):
-        for s, step in enumerate(test.steps):
-            if step.kind == "expect" and isinstance(step.payload, Mapping):
-                for sink, rows in step.payload.items():
-                    known = [*made.queries[sink].schema.names, *WRITTEN]
-                    for row, column in _unknown(rows, known):
-                        line = document.line(("tests", t, "steps", s, "expect", sink, row, column))
-                        yield Fault(job.file, line, f"the query of sink {sink!r} yields no column {column!r}{nearest(column, known)}")
+    return [
+        fault
+        for t, test in enumerate(job.tests)
+        for s, step in enumerate(test.steps)
+        if step.kind == "expect" and isinstance(step.payload, Mapping)
+        for sink, rows in step.payload.items()
+        for fault in _unexpected(job, document, sink, rows, ("tests", t, "steps", s, "expect", sink))
+    ]
+
+
+def _unexpected(job: Job, document: Document, sink: str, rows: object, path: Path) -> Iterator[Fault]:
+    known = [*job.planned.queries[sink].schema.names, *WRITTEN]
+    for row, column in _unknown(rows, known):
+        message = f"the query of sink {sink!r} yields no column {column!r}{nearest(column, known)}"
+        yield Fault(job.file, document.line((*path, row, column)), message)
 
 
 def _unknown(rows: object, known: list[str]) -> Iterator[tuple[int, str]]:
