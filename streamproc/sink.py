@@ -8,9 +8,20 @@ from typing import ClassVar, Literal
 
 import pyarrow as pa
 
+from streamproc.batch import TIMESTAMP
+
 Change = Literal["append", "upsert", "replace"]
 """append: new rows. upsert: rows that replace those of the same keys (`_op` = delete removes).
 replace: the whole result anew."""
+
+DEAD_LETTER_SCHEMA = pa.schema(
+    [
+        ("job", pa.string()), ("sink", pa.string()), ("source", pa.string()), ("shard", pa.string()),
+        ("offset", pa.string()), ("sub_offset", pa.int64()), ("event_time", TIMESTAMP), ("reason", pa.string()),
+        ("error", pa.string()), ("raw", pa.binary()), ("epoch", pa.int64()), ("time", TIMESTAMP),
+    ]
+)  # fmt: skip
+"""What the `dead_letter` sink is given: one row a refused record."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,6 +55,8 @@ class Sink(ABC):
     guarantee: ClassVar[str] = "at least once"
     appends_only: ClassVar[bool] = True
     """True: in update mode one row per changed group and epoch, with `_epoch`. False: rows are overwritten by key."""
+    undoes: ClassVar[bool] = False
+    """Whether `undo` removes rows. Where it cannot, a rollback asks first."""
 
     @abstractmethod
     async def write(self, epoch: EpochId, rows: pa.RecordBatchReader, change: Change) -> None: ...

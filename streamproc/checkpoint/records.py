@@ -23,23 +23,27 @@ class Root(Record):
 
 
 class ShardBegin(Record):
-    """What an epoch reads of a shard: rows after `after` up to `until`. The rest is what step 3 may know of it."""
+    """What an epoch reads of a shard: rows after `after` up to `until`. The rest is what step 3 may know of it:
+    how long it has been idle, and how long it had been when the first of these rows came."""
 
     after: str
     until: str
     idle_us: int = 0
+    idle_before_us: int = 0
     ended: bool = False
     parents: tuple[str, ...] = ()
 
 
 class Begin(Record):
-    """`epochs/<n>.begin`: everything that decides the result of epoch n, written before anything is computed."""
+    """`epochs/<n>.begin`: everything that decides the result of epoch n, written before anything is computed.
+    `drain`: time ends with this epoch, every window closes."""
 
     writer: str
     job: str
     now_us: int
     shards: dict[str, dict[str, ShardBegin]]
     engine: dict[str, str] = {}
+    drain: bool = False
 
 
 class ShardEnd(Record):
@@ -65,7 +69,8 @@ class RunRef(Record):
 
 
 class Commit(Record):
-    """`epochs/<n>.commit`: what is true after epoch n. `aborted` says why nothing of its input was taken."""
+    """`epochs/<n>.commit`: what is true after epoch n. `aborted` says why nothing of its input was taken;
+    `finished`: the input was drained, no epoch follows."""
 
     writer: str
     job: str
@@ -79,6 +84,7 @@ class Commit(Record):
     written: dict[str, int] = {}
     limits: dict[str, int] = {}
     aborted: str | None = None
+    finished: bool = False
 
 
 class Refused(Record):

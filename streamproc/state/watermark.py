@@ -46,9 +46,9 @@ def task_watermark(previous_us: int | None, shards: Sequence[ShardTime]) -> int 
         return previous_us
     active = [s for s in shards if s.surplus_us < 0]
     if active:
-        return _raised(previous_us, _least(active))
+        return raised(previous_us, _least(active))
     left_last = min(s.surplus_us for s in shards)
-    base = _raised(previous_us, _least([s for s in shards if s.surplus_us == left_last]))
+    base = raised(previous_us, _least([s for s in shards if s.surplus_us == left_last]))
     return None if base is None else base + left_last - _counted_before(shards)
 
 
@@ -63,7 +63,8 @@ def _least(shards: Sequence[ShardTime]) -> int | None:
     return inherited([s.watermark_us for s in shards])
 
 
-def _raised(previous_us: int | None, candidate_us: int | None) -> int | None:
+def raised(previous_us: int | None, candidate_us: int | None) -> int | None:
+    """The later of two watermarks: one never goes back."""
     if candidate_us is None:
         return previous_us
     return candidate_us if previous_us is None else max(previous_us, candidate_us)

@@ -1,0 +1,192 @@
+"""A job with everything it needs to run: built once at start, handed to every step of every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Protocol
+
+import duckdb
+import pyarrow as pa
+
+from streamproc.batch import EXTRA_COLUMNS
+from streamproc.checkpoint.log import EpochLog, Line
+from streamproc.checkpoint.records import RunRef
+from streamproc.engine.unbounded import Table
+from streamproc.errors import LeaseLost
+from streamproc.formats import make_decoder
+from streamproc.job import Job, SinkSpec, SourceSpec
+from streamproc.operators.executor import Executor
+from streamproc.operators.operator import EpochOutput, Output
+from streamproc.plan.plan import Plan
+from streamproc.registry import sink_class, source_class
+from streamproc.sink import Sink
+from streamproc.source import Source
+from streamproc.state import files
+from streamproc.state.runs import Run
+from streamproc.world import World
+
+DEAD_LETTER = "dead_letter"
+VERSIONS = {"streamproc": version("streamproc"), "duckdb": duckdb.__version__, "pyarrow": pa.__version__}
+
+
+class Connectors(Protocol):
+    """Makes sources and sinks from their specs: the registry's, or a test's."""
+
+    def source(self, spec: SourceSpec, world: World) -> Source: ...
+
+    def sink(self, spec: SinkSpec, name: str, world: World) -> Sink: ...
+
+
+class Registered:
+    """The connectors that the job file names."""
+
+    def source(self, spec: SourceSpec, world: World) -> Source:
+        return source_class(spec.type)(spec.options, world, spec.name)
+
+    def sink(self, spec: SinkSpec, name: str, world: World) -> Sink:
+        return sink_class(spec.type)(spec.options, world, name)
+
+
+class Held(Protocol):
+    """The part of a lease that the steps look at."""
+
+    @property
+    def held(self) -> bool: ...
+
+
+def nothing_happens(boundary: str) -> None:
+    """The default at a step's boundary; tests crash here."""
+    del boundary
+
+
+@dataclass
+class Runtime:
+    """One job text, planned and connected, over one line of the log. `boundary` is called between the steps with the
+    name of what was just done; `steps` holds the last epoch's seconds by step."""
+
+    job: Job
+    plan: Plan
+    tables: Mapping[str, Table]
+    sinks: Mapping[str, Sink]
+    executor: Executor
+    log: EpochLog
+    world: World
+    lease: Held
+    boundary: Callable[[str], None] = nothing_happens
+    versions: Mapping[str, str] = field(default_factory=lambda: VERSIONS)
+    steps: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def job_name(self) -> str:
+        return self.job.name
+
+    @property
+    def job_hash(self) -> str:
+        return self.job.hash
+
+    @property
+    def line(self) -> Line:
+        return self.log.line
+
+    @property
+    def writer(self) -> str:
+        return self.log.writer
+
+    @property
+    def has_dead_letters(self) -> bool:
+        return DEAD_LETTER in self.sinks
+
+    def check_lease(self) -> None:
+        if not self.lease.held:
+            raise LeaseLost(f"the lease of job {self.job_name} is not held any more")
+
+    def addressed(self, output: EpochOutput, letters: pa.Table | None, epoch: int) -> dict[str, Output]:
+        """Everything the epoch writes, by sink: results, late rows, dead letters.
+
+        Sinks that only append get an update's rows with the number of the epoch in `_epoch`.
+        """
+        outputs: dict[str, Output] = {}
+        for name, out in output.sinks.items():
+            outputs[name] = out
+            if out.change == "upsert" and self.sinks[name].appends_only:
+                numbers = pa.repeat(pa.scalar(epoch, pa.int64()), out.rows.num_rows)
+                outputs[name] = Output(out.rows.append_column("_epoch", numbers), "append")
+            if out.late is not None and f"{name}.late" in self.sinks:
+                outputs[f"{name}.late"] = Output(out.late, "append")
+        if letters is not None:
+            outputs[DEAD_LETTER] = Output(letters, "append")
+        return outputs
+
+    def references(self, runs: Sequence[Run]) -> list[RunRef]:
+        return [
+            RunRef(
+                name=run.name or "", length=run.length, offset=run.offset, level=run.level,
+                window_min=run.window_min, window_max=run.window_max, nbytes=run.nbytes,
+            )
+            for run in runs
+        ]  # fmt: skip
+
+    async def save(self, state: Mapping[str, Sequence[Run]], prefix: str) -> Mapping[str, Sequence[Run]]:
+        """State with every run named: new ones are written to the checkpoint's store."""
+        return await files.save(state, self.log.store, lambda: prefix + self.world.new_id())
+
+    async def load(self, references: Mapping[str, Sequence[RunRef]]) -> Mapping[str, Sequence[Run]]:
+        return await files.load(references, self.log.store)
+
+    async def close(self) -> None:
+        for part in (*self.sinks.values(), *(t.source for t in self.tables.values())):
+            await part.close()
+        await self.executor.close()
+
+    def __repr__(self) -> str:
+        return f"<Runtime {self.job_name} {self.job_hash[:8]}: {', '.join(self.tables)} -> {', '.join(self.sinks)}>"
+
+
+def build(
+    job: Job,
+    plan: Plan,
+    log: EpochLog,
+    world: World,
+    lease: Held,
+    connectors: Connectors,
+    boundary: Callable[[str], None] = nothing_happens,
+) -> Runtime:
+    """Connectors, decoders and the executor of a planned job. Nothing is opened yet."""
+    tables = {name: _table(job, spec, plan, connectors, world) for name, spec in job.sources.items() if name in plan.scans}
+    return Runtime(job, plan, tables, _sinks(job, connectors, world), Executor(plan), log, world, lease, boundary)
+
+
+def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world: World) -> Table:
+    source = connectors.source(spec, world)
+    scan, options = plan.scans[spec.name].schema, spec.options
+    source.wanted = frozenset(n for n in EXTRA_COLUMNS.names if n in scan.names) | {"_offset", "_sub_sequence"}
+    declared = pa.schema([f for f in scan if f.name in spec.schema.names])
+    decoder = None
+    if options.format != "parquet":
+        decoder = make_decoder(
+            options.format, declared, csv=options.csv, timestamps=options.timestamps, time_zone=job.time_zone, declared=spec.schema
+        )
+    return Table(
+        name=spec.name,
+        source=source,
+        schema=scan if len(scan) else pa.schema([("_", pa.bool_())]),
+        decoder=decoder,
+        watermark=plan.watermarks.get(spec.name),
+        bad_records=options.bad_records,
+        rows_max=options.max_rows_per_epoch,
+        nbytes_max=options.max_bytes_per_epoch,
+        keeps_payloads=job.dead_letter is not None,
+    )
+
+
+def _sinks(job: Job, connectors: Connectors, world: World) -> dict[str, Sink]:
+    sinks: dict[str, Sink] = {}
+    for name, spec in job.sinks.items():
+        sinks[name] = connectors.sink(spec, name, world)
+        if spec.late is not None:
+            sinks[f"{name}.late"] = connectors.sink(spec.late, f"{name}.late", world)
+    if job.dead_letter is not None:
+        sinks[DEAD_LETTER] = connectors.sink(job.dead_letter, DEAD_LETTER, world)
+    return sinks

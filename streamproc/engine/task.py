@@ -1,0 +1,288 @@
+"""One task: the running copy of a job's query over its shards. Recovers from the log, then repeats epochs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from streamproc.checkpoint.log import EpochLog, Line
+from streamproc.checkpoint.records import CLOSED, Begin, Commit, JobText, Root, ShardEnd
+from streamproc.checkpoint.retention import EPOCHS_KEPT, Collector
+from streamproc.checkpoint.root import keep_text, open_root, read_text, write_root
+from streamproc.engine.epoch import Overtaken, Standing, advance_time, finish_epoch, run_epoch
+from streamproc.engine.feed import Feed
+from streamproc.engine.intake import Feeds, reread
+from streamproc.engine.retry import retried
+from streamproc.engine.runtime import Connectors, Held, Registered, Runtime, build, nothing_happens
+from streamproc.engine.trigger import Decision, Trigger, View, decide
+from streamproc.errors import Fault, InvalidJob, LeaseLost, StreamprocError
+from streamproc.job import Job, changes, load_job, plan
+from streamproc.sink import EpochId
+from streamproc.store import Store
+from streamproc.world import World
+
+log = structlog.get_logger()
+TASK = "all"
+"""One task over all shards: the only kind so far."""
+
+
+class Task:
+    """Runs a job over one checkpoint while its lease is held.
+
+    `start` recovers: it finishes an epoch that was begun, with the job text it began with; checks that an edited job
+    fits what is stored; then opens the feeds. `step` decides and does one thing; `run` repeats it. `standing` is what
+    the log says now. With `stepwise`, nothing happens between steps but reading (tests).
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        store: Store,
+        world: World,
+        lease: Held,
+        *,
+        connectors: Connectors | None = None,
+        trigger: Trigger | None = None,
+        boundary: Callable[[str], None] = nothing_happens,
+        stepwise: bool = False,
+    ) -> None:
+        self.job, self.store, self.world, self.lease = job, store, world, lease
+        self.trigger = trigger or Trigger()
+        self.stopping = False
+        self._connectors: Connectors = connectors or Registered()
+        self._boundary = boundary
+        self._stepwise = stepwise
+        self._writer = world.new_id()
+        self._begun_us: int | None = None
+        self._feeds: Feeds | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
+        self.runtime: Runtime
+        self.standing: Standing
+
+    def check_lease(self) -> None:
+        if not self.lease.held:
+            raise LeaseLost(f"the lease of job {self.job.name} is not held any more")
+
+    async def start(self) -> None:
+        """Recover and begin to read."""
+        root = (await retried(self, "checkpoint", lambda: open_root(self.store, self.world))).root
+        text = JobText(file=self.job.file, text=self.job.text, overrides=self.job.overrides)
+        await retried(self, "checkpoint", lambda: keep_text(self.store, self.job.hash, text))
+        self._log = EpochLog(self.store, Line(root.checkpoint, root.generation, TASK), self._writer)
+        self.runtime = self._build(self.job)
+        self._collector = Collector(self._log)
+        await self._undo(root)
+        await self._recover()
+
+    def _build(self, job: Job) -> Runtime:
+        return build(job, plan(job), self._log, self.world, self.lease, self._connectors, self._boundary)
+
+    async def _recover(self) -> None:
+        """Bring `standing` to the newest commit, finishing what was begun after it, and read on from there."""
+        await self._close_feeds()
+        latest = await retried(self, "checkpoint", self._log.latest)
+        if latest is None:
+            if await retried(self, "checkpoint", self._log.floor) >= CLOSED:
+                raise StreamprocError("a rollback of this checkpoint was interrupted: run `streamproc rollback` again")
+            await self._begin_checkpoint()
+            latest = await retried(self, "checkpoint", self._log.latest)
+            assert latest is not None
+        if latest.commit.finished:
+            raise InvalidJob(
+                [Fault(self.job.file, 1, "this checkpoint was drained and is finished: begin a new one (another `checkpoint:`)")]
+            )
+        self.standing = Standing(latest.epoch, latest.commit)
+        if latest.begun is not None:
+            await self._finish(latest.begun)
+        await self._adopt_edit()
+        self._feeds = Feeds(
+            self.runtime.tables, self.standing.commit.shards, self.world,
+            offloaded=not self._stepwise, once=self.trigger.kind == "available_now",
+        )  # fmt: skip
+        await self._feeds.start()
+
+    async def _begin_checkpoint(self) -> None:
+        """Epoch 0: where the shards that exist now are read from, fixed before any read."""
+        shards: dict[str, dict[str, ShardEnd]] = {}
+        for name, table in self.runtime.tables.items():
+            source, start = table.source, self.job.sources[name].options.start
+            shards[name] = {
+                shard.id: ShardEnd(
+                    end=await retried(self, name, lambda s=source, h=shard, t=start: s.position(h, t)), parents=shard.parents
+                )  # type: ignore[misc]  # lambda defaults
+                for shard in await retried(self, name, source.shards)
+            }
+        commit = Commit(writer=self._writer, job=self.job.hash, now_us=self.world.clock.now_us(), shards=shards)
+        await retried(self, "checkpoint", lambda: self._log.commit(0, commit))
+        for name, sink in self.runtime.sinks.items():
+            foreign = getattr(sink, "foreign", None)
+            if foreign is not None and (said := await retried(self, name, lambda f=foreign: f(self._log.line.checkpoint))):  # type: ignore[misc]
+                log.warning("the sink holds rows of another checkpoint", sink=name, found=said)
+
+    async def _finish(self, begun: Begin) -> None:
+        """Run the begun epoch's steps 3 to 7 with its own job text and its own rows."""
+        own = begun.job == self.job.hash
+        runtime = self.runtime if own else self._build(await self._job_of(begun.job))
+        try:
+            state = await retried(self, "checkpoint", lambda: runtime.load(self.standing.commit.state))
+            intake = await retried(self, "source", lambda: reread(runtime.tables, begun.shards))
+            standing = Standing(self.standing.epoch, self.standing.commit, state)
+            log.info("finishing an epoch that was begun", epoch=standing.epoch + 1, writer=begun.writer)
+            self.standing = await finish_epoch(runtime, standing, begun, intake)
+        except Overtaken:
+            await self._recover()
+        finally:
+            if not own:
+                await runtime.close()
+
+    async def _job_of(self, job_hash: str) -> Job:
+        kept = await retried(self, "checkpoint", lambda: read_text(self.store, job_hash))
+        return load_job(kept.file, overrides=kept.overrides, text=kept.text)
+
+    async def _adopt_edit(self) -> None:
+        """Go on with an edited job if what is stored fits it; else say what changed and what to do. Load its state."""
+        before = self.standing.commit
+        if before.job != self.job.hash:
+            old = await self._job_of(before.job)
+            refused = [c for c in changes(old, self.job, plan(old), self.runtime.plan) if not c.compatible]
+            if refused:
+                raise InvalidJob([Fault(self.job.file, 1, str(change)) for change in refused])
+        if not self.standing.state:
+            kept = {op: refs for op, refs in before.state.items() if op.partition("/")[0] in self.job.sinks}
+            state = await retried(self, "checkpoint", lambda: self.runtime.load(kept))
+            self.standing = Standing(self.standing.epoch, before, state)
+
+    async def _undo(self, root: Root) -> None:
+        """Finish a rollback: remove what sinks wrote after it, then note that it is done."""
+        if not root.undo:
+            return
+        for name, epoch in root.undo.items():
+            if name in self.runtime.sinks:
+                after = EpochId(root.checkpoint, root.generation - 1, name, TASK, epoch)
+                if stays := await retried(self, name, lambda n=name, a=after: self.runtime.sinks[n].undo(a)):  # type: ignore[misc]
+                    log.warning("rows stay after the rollback", sink=name, why=stays)
+        opened = await retried(self, "checkpoint", lambda: open_root(self.store, self.world))
+        done = Root(checkpoint=root.checkpoint, generation=root.generation, created_us=root.created_us)
+        await retried(self, "checkpoint", lambda: write_root(self.store, done, opened.etag))
+
+    async def settle(self) -> None:
+        """Wait until every readable shard has answered once more (tests)."""
+        if self._feeds is not None:
+            await self._feeds.settle()
+
+    def decide(self) -> Decision:
+        feeds = self._the_feeds()
+        if (error := feeds.failed()) is not None:
+            raise error
+        work = feeds.work or self._becomes_final()
+        view = View(self.world.clock.now_us(), self._begun_us, work, feeds.exhausted, self.stopping)
+        return decide(self.trigger, view)
+
+    async def step(self) -> Decision:
+        """Decide; run one epoch if it is time."""
+        decision = self.decide()
+        if decision.action == "begin":
+            self.check_lease()
+            self._begun_us = self.world.clock.now_us()
+            try:
+                self.standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take())
+            except Overtaken:
+                await self._recover()
+                return decision
+            self._the_feeds().committed(self.standing.commit.shards)
+            self._keep_house()
+        return decision
+
+    async def run(self, *, drain: bool = False) -> None:
+        """Repeat steps until stopped, finished or failed. A stop finishes the running epoch."""
+        while True:
+            decision = await self.step()
+            if decision.action == "finish":
+                break
+            if decision.action == "wait":
+                await self._wait(decision.wait_us)
+        if drain and not self.stopping:
+            self.standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take(), drain=True)
+
+    def stop(self) -> None:
+        """Let the running epoch finish, begin no other."""
+        self.stopping = True
+        if self._feeds is not None:
+            self._feeds.news.set()
+
+    def watermark_us(self, source: str | None = None) -> int | None:
+        """The task's watermark now (or a source's own), idle time counted, as an epoch beginning now would end with."""
+        begin = Begin(writer="", job="", now_us=0, shards=self._the_feeds().standing())
+        time, _, sources = advance_time(self.runtime, self.standing.commit, begin, {})
+        return time.watermark_end_us if source is None else sources.get(source)
+
+    def feeds(self) -> list[Feed]:
+        """Every shard being read."""
+        return list(self._feeds.feeds.values()) if self._feeds is not None else []
+
+    def _becomes_final(self) -> bool:
+        timer_us = self.runtime.executor.timer_us(self.standing.state)
+        if timer_us is None:
+            return False
+        now_us = self.watermark_us()
+        return now_us is not None and now_us >= timer_us
+
+    def _the_feeds(self) -> Feeds:
+        assert self._feeds is not None, "start() comes first"
+        return self._feeds
+
+    async def _wait(self, wait_us: int | None) -> None:
+        """Until news of a feed or the trigger's time; news cannot bring the trigger's time nearer."""
+        feeds = self._the_feeds()
+        if wait_us is not None and not self.stopping:
+            waiting = {asyncio.ensure_future(self.world.clock.sleep(wait_us / 1e6)), asyncio.ensure_future(self._stopped())}
+            _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in pending:
+                future.cancel()
+            return
+        await feeds.news.wait()
+        feeds.news.clear()
+
+    async def _stopped(self) -> None:
+        feeds = self._the_feeds()
+        while not self.stopping:
+            await feeds.news.wait()
+            feeds.news.clear()
+
+    def _keep_house(self) -> None:
+        """Retention runs beside the epochs; one run at a time."""
+        if self._housekeeping is not None and not self._housekeeping.done():
+            return
+        standing = self.standing
+        self._housekeeping = asyncio.ensure_future(self._collect(standing))
+
+    async def _collect(self, standing: Standing) -> None:
+        try:
+            await self._collector.save_hourly(standing.epoch, standing.commit)
+            if standing.epoch % EPOCHS_KEPT == 0:
+                await self._collector.collect(standing.epoch, standing.commit.now_us)
+        except Exception as error:
+            log.warning("old epochs were not removed; it is tried again later", error=str(error))
+
+    async def _close_feeds(self) -> None:
+        if self._feeds is not None:
+            await self._feeds.close()
+            self._feeds = None
+
+    async def abandon(self) -> None:
+        """Take away the task's coroutines and nothing else: what a dead process leaves (tests)."""
+        await self._close_feeds()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+
+    async def close(self) -> None:
+        """Stop reading, let housekeeping end, release connections."""
+        await self._close_feeds()
+        if self._housekeeping is not None:
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
+        await self.runtime.close()
+
+    def __repr__(self) -> str:
+        return f"<Task {self.job.name} epoch {self.standing.epoch if hasattr(self, 'standing') else '-'}>"

@@ -1,0 +1,71 @@
+"""An unbounded table of the job: its source, what of it is decoded, and its time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamproc.batch import BAD_SCHEMA, EXTRA_COLUMNS, Chunk, Decoded, Decoder
+from streamproc.engine.feed import Piece
+from streamproc.plan.plan import Watermark
+from streamproc.source import Source
+
+
+@dataclass(frozen=True)
+class Table:
+    """One source as the engine reads it. `schema` is the scan's: declared columns the job reads and extra columns.
+    `decoder` is None where the source yields columns itself (parquet files). `keeps_payloads`: refused rows must be
+    able to show their bytes (the job has a dead letter sink)."""
+
+    name: str
+    source: Source
+    schema: pa.Schema
+    decoder: Decoder | None
+    watermark: Watermark | None = None
+    bad_records: str = "fail"
+    rows_max: int | None = None
+    nbytes_max: int | None = None
+    keeps_payloads: bool = False
+
+    def decode(self, chunk: Chunk) -> Piece:
+        """One chunk's records as a piece: declared columns from the payloads, extra columns from the wire."""
+        wire = chunk.rows
+        decoded = self._values(wire)
+        rows = pa.Table.from_arrays([self._column(f, decoded, wire, chunk.shard) for f in self.schema], schema=self.schema)
+        names = wire.schema.names
+        return Piece(
+            shard=chunk.shard,
+            rows=rows,
+            bad=decoded.bad,
+            offsets=wire.column("_offset"),
+            sub_offsets=wire.column("_sub_sequence") if "_sub_sequence" in names else None,
+            index=decoded.index,
+            end=chunk.end,
+            event_us=self.newest_event(rows),
+            payloads=wire.column("_value") if self.keeps_payloads and "_value" in names else None,
+            nbytes=rows.nbytes + decoded.bad.nbytes + (wire.nbytes if self.keeps_payloads else wire.column("_offset").nbytes),
+        )
+
+    def newest_event(self, rows: pa.Table) -> int | None:
+        """Newest event time in µs, None without watermark, rows or times."""
+        if self.watermark is None or not rows.num_rows:
+            return None
+        newest = pc.max(rows.column(self.watermark.column))
+        return None if not newest.is_valid else int(newest.value)
+
+    def _values(self, wire: pa.RecordBatch) -> Decoded:
+        if self.decoder is not None:
+            return self.decoder.decode(wire.column("_value"))
+        return Decoded(pa.Table.from_batches([wire]), BAD_SCHEMA.empty_table())
+
+    def _column(self, column: pa.Field, decoded: Decoded, wire: pa.RecordBatch, shard: str) -> pa.ChunkedArray | pa.Array:
+        if column.name in decoded.rows.schema.names and not (column.name in EXTRA_COLUMNS.names and self.decoder is None):
+            return decoded.rows.column(column.name).cast(column.type)
+        if column.name == "_shard":
+            return pa.repeat(pa.scalar(shard, pa.string()), decoded.rows.num_rows)
+        if column.name not in wire.schema.names:
+            return pa.nulls(decoded.rows.num_rows, column.type)
+        values = wire.column(column.name)
+        return (values if decoded.index is None else values.take(decoded.index)).cast(column.type)

@@ -1,0 +1,253 @@
+"""Runs the `tests:` of a job file: memory source, sink and store, a manual clock, and the engine as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from streamproc.engine.runtime import DEAD_LETTER
+from streamproc.engine.task import Task
+from streamproc.errors import StreamprocError
+from streamproc.job import Added, Job, Reshard, SinkSpec, SourceSpec, TestCase, TestStep, load_job
+from streamproc.options import instant_us
+from streamproc.sink import EpochId, Sink
+from streamproc.source import Source
+from streamproc.testing.crash import Crash, Died
+from streamproc.testing.manual_clock import ManualClock
+from streamproc.testing.memory_sink import MemorySink
+from streamproc.testing.memory_source import MemorySource
+from streamproc.testing.memory_store import MemoryStore
+from streamproc.testing.rows import Row, differences, encoded
+from streamproc.world import World
+
+EPOCHS_MAX = 10_000
+"""A step that needs more epochs than this does not come to rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """What came of one test; `failure` is None if it passed, else lines for a reader; `line` is where it went wrong."""
+
+    __test__ = False
+    name: str
+    line: int
+    failure: str | None = None
+
+
+def run_job_tests(path: str | Path, overrides: Sequence[str] = ()) -> list[TestResult]:
+    """Run every test of a job file, in order. InvalidJob if the file is wrong."""
+    job = load_job(path, overrides=overrides)
+    return [asyncio.run(run_test(job, case)) for case in job.tests]
+
+
+async def run_test(job: Job, case: TestCase) -> TestResult:
+    """One test, from its first step to the first that fails."""
+    run = JobRun(job, case.clock_us)
+    line = case.line
+    try:
+        await run.start()
+        for step in case.steps:
+            line = step.line
+            failure = await run.step(step)
+            if failure is not None:
+                return TestResult(case.name, line, failure)
+        return TestResult(case.name, case.line, None if run.stopped is None or run.excused else f"the job stopped: {run.stopped}")
+    finally:
+        await run.close()
+
+
+class Leased:
+    """The only worker there is."""
+
+    held = True
+
+
+class JobRun:
+    """A job in memory that goes on step by step; after each step everything available is processed.
+
+    `stopped` is the error that ended the job, `excused` once a `fails` step has asked for it.
+    """
+
+    def __init__(self, job: Job, clock_us: int) -> None:
+        self.job = job
+        self.clock = ManualClock(clock_us)
+        self.world = World(clock=self.clock, random=random.Random(0))
+        self.store = MemoryStore(self.world)
+        self.sources: dict[str, MemorySource] = {}
+        self.sinks: dict[str, MemorySink] = {}
+        self.crash = Crash()
+        self.stopped: StreamprocError | None = None
+        self.excused = False
+        self._task: Task | None = None
+        self._expected: dict[str, set[EpochId]] = {}
+
+    def source(self, spec: SourceSpec, world: World) -> Source:
+        del world
+        return self.sources.setdefault(spec.name, MemorySource(clock=self.clock))
+
+    def sink(self, spec: SinkSpec, name: str, world: World) -> Sink:
+        del world, spec
+        return self.sinks.setdefault(name, MemorySink())
+
+    async def start(self) -> None:
+        """A new worker on what the store holds."""
+        job = replace(self.job, sources={n: replace(s, options=_in_memory(s)) for n, s in self.job.sources.items()})
+        self._task = Task(job, self.store, self.world, Leased(), connectors=self, boundary=self.crash, stepwise=True)
+        await self._task.start()
+
+    async def step(self, step: TestStep) -> str | None:
+        """Do a step, process what it made available; None, or what is not as the step says."""
+        if step.kind == "fails":
+            return self._fails(str(step.payload))
+        if self.stopped is not None:
+            return f"the job stopped: {self.stopped}"
+        failure = await getattr(self, f"_{step.kind}")(step.payload)
+        await self.process()
+        return failure if failure is None or isinstance(failure, str) else str(failure)
+
+    async def process(self) -> None:
+        """Epochs until nothing is left to do; a worker that dies is followed by another."""
+        for _ in range(EPOCHS_MAX):
+            try:
+                if self._task is None:
+                    await self.start()
+                await self._the_task().settle()
+                if (await self._the_task().step()).action != "begin":
+                    return
+            except Died:
+                await self._die()
+            except StreamprocError as error:
+                self.stopped = error
+                return
+        raise AssertionError(f"the job did not come to rest within {EPOCHS_MAX} epochs")
+
+    async def _die(self) -> None:
+        """A dead worker closes nothing; only its coroutines are taken away."""
+        task, self._task = self._the_task(), None
+        await task.abandon()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await self._task.close()
+
+    def _the_task(self) -> Task:
+        assert self._task is not None
+        return self._task
+
+    async def _add(self, payload: Mapping[str, Added]) -> None:
+        for name, added in payload.items():
+            spec = self.job.sources[name]
+            columns = [f.name for f in spec.schema]
+            data = [{k: v for k, v in row.items() if k in columns} for row in added.rows]
+            payloads = [*(encoded(row, spec.options, columns) for row in data), *added.raw]
+            self.sources[name].put(added.shard, payloads, **self._extras(added))
+
+    def _extras(self, added: Added) -> dict[str, Any]:
+        """`_key`, `_timestamp`, … where a row names them; raw payloads have none."""
+        rows: list[Row] = [*added.rows, *({} for _ in added.raw)]
+        return {
+            "keys": [_bytes(row.get("_key", row.get("_partition_key"))) for row in rows],
+            "partition_keys": [row.get("_partition_key") for row in rows],
+            "timestamps": [instant_us(row.get("_timestamp", self.clock.now_us())) for row in rows],
+            "headers": [_headers(row.get("_headers")) for row in rows],
+        }
+
+    async def _expect(self, payload: Mapping[str, Sequence[Row]]) -> str | None:
+        failures = []
+        for name, rows in payload.items():
+            lines = differences(rows, self._written(name))
+            if lines:
+                failures.append("\n".join([f"{name}: expected and written rows differ", *lines]))
+        return "\n".join(failures) or None
+
+    def _written(self, name: str) -> list[Row]:
+        """Rows written since the sink's last `expect`; in complete mode the table after the last epoch."""
+        sink, seen = self.sinks[name], self._expected.setdefault(name, set())
+        if self.job.sinks[name].mode == "complete":
+            return list(sink.rows())
+        new = {epoch: table for epoch, table in sink.epochs.items() if epoch not in seen}
+        seen.update(new)
+        return [row for table in new.values() for row in _pylist(table)]
+
+    async def _watermark(self, payload: Mapping[str, int | None]) -> str | None:
+        return _unequal({n: (want, self._the_task().watermark_us(n)) for n, want in payload.items()}, "watermark", _iso)
+
+    async def _state_rows(self, payload: Mapping[str, int]) -> str | None:
+        standing, executor = self._the_task().standing, self._the_task().runtime.executor
+        rows = {n: executor.state_rows(n, standing.state, standing.commit.watermark_us) for n in payload}
+        return _unequal({n: (want, rows[n]) for n, want in payload.items()}, "state_rows", str)
+
+    async def _late(self, payload: Mapping[str, int]) -> str | None:
+        late = self._the_task().standing.commit.late
+        return _unequal({n: (want, late.get(n, 0)) for n, want in payload.items()}, "late", str)
+
+    async def _dead(self, payload: int) -> str | None:
+        return _unequal({DEAD_LETTER: (payload, self._the_task().standing.commit.dead)}, "dead", str)
+
+    async def _reshard(self, payload: Mapping[str, Reshard]) -> None:
+        for name, change in payload.items():
+            source = self.sources[name]
+            if change.kind == "split":
+                source.split(change.shards[0], change.into)
+            elif change.kind == "merge":
+                source.merge(change.shards, change.into[0])
+            else:
+                for shard in change.into:
+                    source.add_shard(shard)
+
+    async def _crash(self, payload: str) -> None:
+        self.crash.armed = payload
+
+    async def _tick(self, payload: int) -> None:
+        self.clock.advance(payload)
+
+    async def _restart(self, payload: object) -> None:
+        del payload
+        await self._the_task().close()
+        await self.start()
+
+    def _fails(self, text: str) -> str | None:
+        self.excused = True
+        if self.stopped is None:
+            return f"the job goes on, but should have stopped with: {text}"
+        return None if text in str(self.stopped) else f"the job stopped, but not with {text!r}: {self.stopped}"
+
+    def __repr__(self) -> str:
+        return f"<JobRun {self.job.name} {self._task!r}>"
+
+
+def _in_memory(spec: SourceSpec) -> Any:
+    """The source's options as the memory source carries its rows: a record has no file, so parquet becomes JSON."""
+    return spec.options.model_copy(update={"format": "json"}) if spec.options.format == "parquet" else spec.options
+
+
+def _pylist(table: pa.Table) -> list[Row]:
+    rows: list[Row] = table.to_pylist(maps_as_pydicts="lossy")
+    return rows
+
+
+def _unequal(values: Mapping[str, tuple[Any, Any]], what: str, show: Any) -> str | None:
+    wrong = [f"{what} of {n}: expected {show(want)}, is {show(got)}" for n, (want, got) in values.items() if want != got]
+    return "\n".join(wrong) or None
+
+
+def _iso(us: int | None) -> str:
+    return "none" if us is None else datetime.fromtimestamp(us / 1e6, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _bytes(value: Any) -> bytes | None:
+    return value if value is None or isinstance(value, bytes) else str(value).encode()
+
+
+def _headers(value: Any) -> list[tuple[str, bytes]] | None:
+    if value is None:
+        return None
+    pairs = value.items() if isinstance(value, Mapping) else [(h["key"], h["value"]) for h in value]
+    return [(key, _bytes(item) or b"") for key, item in pairs]
