@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import runpy
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -33,3 +36,15 @@ def pytest_make_collect_report() -> Iterator[None]:
     if SERVERS_REQUIRED and report.outcome == "skipped":
         report.outcome, report.longrepr = "failed", f"CI_REQUIRE_SERVERS=1, but skipped: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running Apache Kafka (`ApacheKafka` of tests/servers/kafka/broker.py, all listeners); skips if it cannot be had."""
+    module = runpy.run_path(str(Path(__file__).parent / "servers" / "kafka" / "broker.py"))
+    try:
+        broker = module["ApacheKafka"](tmp_path_factory.mktemp("kafka"), secure=True).start()
+    except module["Unobtainable"] as error:
+        pytest.skip(str(error))
+    yield broker
+    broker.stop()

@@ -236,6 +236,8 @@ class KafkaConnection:
 
 
 def _words(error: BaseException) -> str:
-    """An error of aiokafka for users: its own text, else its class's description, else its name."""
-    text = str(error.args[0]) if error.args and error.args[0] else ""
+    """An error for users: its own text, else its class's description, else its name."""
+    if isinstance(error, OSError) and str(error):
+        return str(error)
+    text = str(error.args[0]) if error.args else ""
     return text or getattr(error, "description", "") or type(error).__name__
