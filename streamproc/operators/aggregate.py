@@ -37,7 +37,6 @@ class AggregateOperator(Operator):
         self._prepared = duck.query(step.prepare, input=step.input.schema.empty_table()).schema
         self._slice_sql = nested(rows_sql, step.prepare, self._partial())
         self._combine_sql = self._placed(self._grouped(combine_sql)) + " ORDER BY _we NULLS LAST, _h"
-        self._sort_sql = "SELECT * FROM input ORDER BY _we NULLS LAST, _h"
         self._result_sql = self._placed(self._grouped(finalize_sql)) + self._result_order()
         empty = duck.query(nested(step.prepare, self._partial()), input=step.input.schema.empty_table())
         self.state_schema = empty.schema.remove(empty.schema.get_field_index(_COUNT))
@@ -129,8 +128,11 @@ class AggregateOperator(Operator):
         filled = [part for part in parts if part.num_rows]
         if not filled:
             return []
-        sql = self._sort_sql if len(filled) == 1 else self._combine_sql
-        return [Run.of(epoch.duck.query(sql, input=pa.concat_tables(filled)), next_chain(state))]
+        if len(filled) == 1:
+            table = filled[0].sort_by([("_we", "ascending"), ("_h", "ascending")])
+        else:
+            table = epoch.duck.query(self._combine_sql, input=pa.concat_tables(filled))
+        return [Run.of(table, next_chain(state))]
 
     def _touched(self, duck: Duck, runs: Sequence[Run], fresh: Sequence[Run]) -> list[pa.Table]:
         """All partials of the groups that this epoch touched, in run order."""

@@ -64,7 +64,8 @@ def _times(window: Window) -> list[int]:
 
 def _assigned(window: Window, times: list[int]) -> list[tuple[int, list[int], int]]:
     connection = duckdb.connect(":memory:")
-    sql = f"SELECT t, {window.assign('t')}, {window.assign_one('t')}, typeof({window.assign('t')}) FROM (SELECT unnest($times::BIGINT[]) AS t)"
+    assigned = window.assign("t")
+    sql = f"SELECT t, {assigned}, {window.assign_one('t')}, typeof({assigned}) FROM (SELECT unnest($times::BIGINT[]) AS t)"
     rows = connection.execute(sql, {"times": times}).fetchall()
     connection.close()
     assert all(kind == "BIGINT[]" for *_, kind in rows), f"{window}: assign must be BIGINT[]"
