@@ -180,11 +180,11 @@ def integer_sql(kind: pa.DataType, text: str) -> str:
     return f"CASE WHEN NOT contains({text}, '.') AND NOT contains({text}, 'e') THEN TRY_CAST({text} AS {_SQL_INTEGERS[kind]}) END"
 
 
-def floating_sql(kind: pa.DataType, text: str) -> Guarded:
-    """Number of a text that is a JSON value; a float is the double, rounded."""
+def floating_sql(kind: pa.DataType, text: str) -> str:
+    """Number of a text that is a JSON value other than NaN or Infinity; NULL where it overflows. A float is the double, rounded."""
     double = f"TRY_CAST({text} AS DOUBLE)"
     value = f"TRY_CAST({double} AS FLOAT)" if kind == pa.float32() else double
-    return Guarded(value, f"coalesce(isfinite({value}), false)")
+    return f"CASE WHEN isfinite({value}) THEN {value} END"
 
 
 def decimal_sql(kind: pa.DataType, text: str) -> str:
