@@ -66,6 +66,11 @@ class Sink(ABC):
         else a sentence saying what stays."""
         return f"rows written after epoch {after.epoch} stay and come again"
 
+    async def foreign(self, checkpoint: str) -> str | None:
+        """A sentence if the place already holds rows of another checkpoint than this (fresh) one, else None."""
+        del checkpoint
+        return None
+
     async def close(self) -> None:
         """Release connections."""
         return

@@ -65,7 +65,8 @@ class EpochLog:
 
     async def commit(self, epoch: int, record: Commit) -> Commit:
         """Create `<epoch>.commit`; returns the one that stands. A sleeper's commit below the floor counts for nobody;
-        its next `begin` finds out and removes both."""
+        its next `begin` finds out and removes both.
+        """
         return await self._create(self._name(epoch, "commit"), record, Commit)
 
     async def read_verdict(self, epoch: int) -> Verdict | None:

@@ -1,9 +1,10 @@
 """What the epoch log stores: one small JSON object a record. Field names are the format; see the README of the format
-in `checkpoint/log.py`. Times are microseconds since 1970 UTC."""
+in `checkpoint/log.py`. Times are microseconds since 1970 UTC.
+"""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -12,9 +13,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A record of the log. Unknown fields of newer versions are ignored on reading."""
 
 
-class Root(Record):
+class Root(Record, frozen=True):
     """`root`: which checkpoint this is. `undo` names sinks whose rows after an epoch of the old generation a rollback
-    has still to remove."""
+    has still to remove.
+    """
 
     checkpoint: str
     generation: int = 1
@@ -22,9 +24,10 @@ class Root(Record):
     undo: dict[str, int] = {}
 
 
-class ShardBegin(Record):
+class ShardBegin(Record, frozen=True):
     """What an epoch reads of a shard: rows after `after` up to `until`. The rest is what step 3 may know of it:
-    how long it has been idle, and how long it had been when the first of these rows came."""
+    how long it has been idle, and how long it had been when the first of these rows came.
+    """
 
     after: str
     until: str
@@ -34,9 +37,10 @@ class ShardBegin(Record):
     parents: tuple[str, ...] = ()
 
 
-class Begin(Record):
+class Begin(Record, frozen=True):
     """`epochs/<n>.begin`: everything that decides the result of epoch n, written before anything is computed.
-    `drain`: time ends with this epoch, every window closes."""
+    `drain`: time ends with this epoch, every window closes.
+    """
 
     writer: str
     job: str
@@ -46,7 +50,7 @@ class Begin(Record):
     drain: bool = False
 
 
-class ShardEnd(Record):
+class ShardEnd(Record, frozen=True):
     """Where a shard stands after an epoch. `watermark_us` is None before any data."""
 
     end: str
@@ -56,21 +60,23 @@ class ShardEnd(Record):
     parents: tuple[str, ...] = ()
 
 
-class RunRef(Record):
-    """A part of an operator's state: rows [offset, offset + length) of the object `name`."""
+class RunRef(Record, frozen=True):
+    """A part of an operator's state: rows [offset, offset + length) of the object `name`; the rest as in state/runs.py."""
 
     name: str
     length: int
     offset: int = 0
-    level: int = 0
+    chain: int = 0
+    merging: Literal["", "in", "out"] = ""
     window_min: int | None = None
     window_max: int | None = None
     nbytes: int = 0
 
 
-class Commit(Record):
+class Commit(Record, frozen=True):
     """`epochs/<n>.commit`: what is true after epoch n. `aborted` says why nothing of its input was taken;
-    `finished`: the input was drained, no epoch follows."""
+    `finished`: the input was drained, no epoch follows.
+    """
 
     writer: str
     job: str
@@ -87,7 +93,7 @@ class Commit(Record):
     finished: bool = False
 
 
-class Refused(Record):
+class Refused(Record, frozen=True):
     """One poison row of a verdict."""
 
     source: str
@@ -95,7 +101,7 @@ class Refused(Record):
     error: str
 
 
-class Verdict(Record):
+class Verdict(Record, frozen=True):
     """`epochs/<n>.verdict`: the rows of epoch n that its SQL cannot take, decided before anything of it is visible."""
 
     writer: str
@@ -103,13 +109,13 @@ class Verdict(Record):
     abort: str | None = None
 
 
-class Floor(Record):
+class Floor(Record, frozen=True):
     """`floor`: epochs below are void, whoever wrote them. CLOSED: the whole line is (a rollback began another)."""
 
     epoch: int = 0
 
 
-class JobText(Record):
+class JobText(Record, frozen=True):
     """`jobs/<hash>`: a job file as an epoch began with it (never with secrets: they are references in it)."""
 
     file: str

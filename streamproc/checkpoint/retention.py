@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 
 from streamproc.checkpoint.log import EpochLog
 from streamproc.checkpoint.records import Commit, decode, encode
@@ -32,7 +33,8 @@ def outlived(saved: Iterable[str], now_us: int) -> list[str]:
 
 def unreferenced(runs: Iterable[str], named: set[str], generation: int, newest: int) -> list[str]:
     """State objects (`state/<generation>-<epoch>-<random>`) that no kept commit names and no running epoch can still
-    come to name: those of epochs ≤ newest in this generation, and of older, closed generations."""
+    come to name: those of epochs ≤ newest in this generation, and of older, closed generations.
+    """
 
     def over(name: str) -> bool:
         wrote, epoch = (int(part) for part in name.removeprefix(STATE_PREFIX).split("-")[:2])
@@ -52,10 +54,8 @@ class Collector:
         """Copy an hour's first commit for rollback."""
         if not saves(self._saved_us, commit.now_us):
             return
-        try:
+        with suppress(Exists):
             await self.log.store.put(f"{self.log.line.prefix}/saved/{commit.now_us:020d}-{epoch}.commit", encode(commit))
-        except Exists:
-            pass
         self._saved_us = commit.now_us
 
     async def collect(self, newest: int, now_us: int) -> None:

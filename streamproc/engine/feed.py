@@ -31,7 +31,8 @@ MERGED_ROWS = 65_536
 class Piece:
     """Decoded rows of one shard in shard order. `rows` are the good ones (the scan's columns), `index[i]` is the place
     of `rows[i]` among all `count` records; `offsets`, `sub_offsets` and `payloads` (kept only for dead letters) belong to
-    the records; `bad` has BAD_SCHEMA. `event_us` is the newest event time among the good rows."""
+    the records; `bad` has BAD_SCHEMA. `event_us` is the newest event time among the good rows.
+    """
 
     shard: str
     rows: pa.Table

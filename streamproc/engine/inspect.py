@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from streamproc.checkpoint.log import EpochLog, Line
-from streamproc.checkpoint.records import CLOSED, Commit, Root, decode, encode
+from streamproc.checkpoint.records import CLOSED, Commit, Root, RunRef, decode, encode
 from streamproc.checkpoint.root import OpenRoot, read_root, write_root
 from streamproc.engine.runtime import Registered
 from streamproc.engine.task import TASK
 from streamproc.engine.worker import leased, open_checkpoint
 from streamproc.errors import Fault, InvalidJob, StreamprocError
 from streamproc.job import Job
-from streamproc.sink import EpochId
 from streamproc.store import Store
 from streamproc.world import World
 
@@ -51,7 +50,7 @@ async def status(job: Job, world: World | None = None) -> dict[str, Any]:
         "watermark": iso(commit.watermark_us),
         "watermarks": {name: iso(us) for name, us in commit.source_watermarks.items()},
         "shards": {name: {shard: _shard(end) for shard, end in ends.items()} for name, ends in commit.shards.items()},
-        "state": {op: {"runs": len(refs), "rows": sum(r.length for r in refs), "bytes": sum(r.nbytes for r in refs)} for op, refs in commit.state.items()},
+        "state": {op: _state(refs) for op, refs in commit.state.items()},
         "written": commit.written,
         "late": commit.late,
         "dead": commit.dead,
@@ -63,6 +62,10 @@ async def status(job: Job, world: World | None = None) -> dict[str, Any]:
 
 def _shard(end: Any) -> dict[str, Any]:
     return {"end": end.end, "watermark": iso(end.watermark_us), "ended": end.ended}
+
+
+def _state(refs: Sequence[RunRef]) -> dict[str, int]:
+    return {"runs": len(refs), "rows": sum(r.length for r in refs), "bytes": sum(r.nbytes for r in refs)}
 
 
 async def epochs(job: Job, world: World | None = None) -> list[str]:
@@ -79,7 +82,8 @@ def _line(kept: Kept) -> str:
     rows = ", ".join(f"{name} {n}" for name, n in sorted(commit.written.items())) or "nothing"
     aborted = f"  aborted: {commit.aborted}" if commit.aborted else ""
     late = sum(commit.late.values())
-    return f"{kept.epoch:>8}  {iso(commit.now_us)}  watermark {iso(commit.watermark_us)}  written {rows}  late {late}  dead {commit.dead}{aborted}"
+    counts = f"written {rows}  late {late}  dead {commit.dead}"
+    return f"{kept.epoch:>8}  {iso(commit.now_us)}  watermark {iso(commit.watermark_us)}  {counts}{aborted}"
 
 
 async def rollback(job: Job, to_us: int, yes: bool, world: World | None = None) -> list[str]:

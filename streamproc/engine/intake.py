@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import pyarrow as pa
 
 from streamproc.checkpoint.records import ShardBegin, ShardEnd
 from streamproc.engine.feed import Budget, Feed, Piece
@@ -35,7 +33,8 @@ class Intake:
 
 class Feeds:
     """Every readable shard of every table has a running feed. `ends` of the newest commit say where shards stand;
-    `news` is set after every answer."""
+    `news` is set after every answer.
+    """
 
     def __init__(self, tables: Mapping[str, Table], ends: ShardEnds, world: World, *, offloaded: bool = True, once: bool = False) -> None:
         self.tables = tables
@@ -192,9 +191,9 @@ def shard_order(shard: str) -> tuple[int, str]:
     return (int(shard), "") if shard.isdecimal() else (2**63, shard)
 
 
-def readable(shards: Sequence[Shard] | object, ends: Mapping[str, ShardEnd]) -> list[Shard]:
+def readable(shards: Iterable[Shard], ends: Mapping[str, ShardEnd]) -> list[Shard]:
     """Shards that have not ended and whose parents, as far as they are still listed or logged, have."""
-    listed: dict[str, Shard] = {s.id: s for s in shards}  # type: ignore[attr-defined]  # any iterable of shards
+    listed = {s.id: s for s in shards}
     over = {shard for shard, end in ends.items() if end.ended}
     known = set(listed) | set(ends)
     return [s for s in listed.values() if s.id not in over and not any(p in known and p not in over for p in s.parents)]

@@ -40,7 +40,8 @@ class Refusal:
 @dataclass(frozen=True)
 class Judged:
     """An epoch's input after step 3's first look: `inputs` are the plan's (good rows, no absurd times), `parts` say
-    which piece each stretch of an input came from, `refusals` what was left out, by source."""
+    which piece each stretch of an input came from, `refusals` what was left out, by source.
+    """
 
     inputs: dict[str, pa.Table] = field(repr=False)
     parts: dict[str, list[Piece]] = field(repr=False)
@@ -141,7 +142,7 @@ def poison_policy(tables: Mapping[str, Table], judged: Judged, poison: Sequence[
 
 
 def dead_letters(rt: Runtime, judged: Judged, poison: Sequence[Poison], epoch: int, now_us: int) -> pa.Table | None:
-    """This epoch's dead letters in (source, shard, offset) order; None where the job has no dead letter sink."""
+    """The epoch's dead letters in (source, shard, offset) order; None where the job has no dead letter sink."""
     if not rt.has_dead_letters:
         return None
     found = [(name, r) for name, refusals in judged.refusals.items() for r in refusals if _goes_to_letters(rt.tables[name], r)]

@@ -31,6 +31,14 @@ DEAD_LETTER = "dead_letter"
 VERSIONS = {"streamproc": version("streamproc"), "duckdb": duckdb.__version__, "pyarrow": pa.__version__}
 
 
+def reference(run: Run) -> RunRef:
+    """A saved run as the commit names it."""
+    return RunRef(
+        name=run.name or "", length=run.length, offset=run.offset, chain=run.chain, merging=run.merging,
+        window_min=run.window_min, window_max=run.window_max, nbytes=run.nbytes,
+    )  # fmt: skip
+
+
 class Connectors(Protocol):
     """Makes sources and sinks from their specs: the registry's, or a test's."""
 
@@ -43,10 +51,12 @@ class Registered:
     """The connectors that the job file names."""
 
     def source(self, spec: SourceSpec, world: World) -> Source:
-        return source_class(spec.type)(spec.options, world, spec.name)
+        source: Source = source_class(spec.type)(spec.options, world, spec.name)
+        return source
 
     def sink(self, spec: SinkSpec, name: str, world: World) -> Sink:
-        return sink_class(spec.type)(spec.options, world, name)
+        sink: Sink = sink_class(spec.type)(spec.options, world, name)
+        return sink
 
 
 class Held(Protocol):
@@ -64,7 +74,8 @@ def nothing_happens(boundary: str) -> None:
 @dataclass
 class Runtime:
     """One job text, planned and connected, over one line of the log. `boundary` is called between the steps with the
-    name of what was just done; `steps` holds the last epoch's seconds by step."""
+    name of what was just done; `steps` holds the last epoch's seconds by step.
+    """
 
     job: Job
     plan: Plan
@@ -75,7 +86,7 @@ class Runtime:
     world: World
     lease: Held
     boundary: Callable[[str], None] = nothing_happens
-    versions: Mapping[str, str] = field(default_factory=lambda: VERSIONS)
+    versions: dict[str, str] = field(default_factory=lambda: VERSIONS)
     steps: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -119,25 +130,18 @@ class Runtime:
             outputs[DEAD_LETTER] = Output(letters, "append")
         return outputs
 
-    def references(self, runs: Sequence[Run]) -> list[RunRef]:
-        return [
-            RunRef(
-                name=run.name or "", length=run.length, offset=run.offset, level=run.level,
-                window_min=run.window_min, window_max=run.window_max, nbytes=run.nbytes,
-            )
-            for run in runs
-        ]  # fmt: skip
-
     async def save(self, state: Mapping[str, Sequence[Run]], prefix: str) -> Mapping[str, Sequence[Run]]:
         """State with every run named: new ones are written to the checkpoint's store."""
         return await files.save(state, self.log.store, lambda: prefix + self.world.new_id())
 
     async def load(self, references: Mapping[str, Sequence[RunRef]]) -> Mapping[str, Sequence[Run]]:
-        return await files.load(references, self.log.store)
+        return await files.load(references, self.log.store, self.executor.state_schemas)
 
     async def close(self) -> None:
-        for part in (*self.sinks.values(), *(t.source for t in self.tables.values())):
-            await part.close()
+        for sink in self.sinks.values():
+            await sink.close()
+        for table in self.tables.values():
+            await table.source.close()
         await self.executor.close()
 
     def __repr__(self) -> str:

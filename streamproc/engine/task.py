@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -105,21 +106,17 @@ class Task:
 
     async def _begin_checkpoint(self) -> None:
         """Epoch 0: where the shards that exist now are read from, fixed before any read."""
-        shards: dict[str, dict[str, ShardEnd]] = {}
-        for name, table in self.runtime.tables.items():
-            source, start = table.source, self.job.sources[name].options.start
-            shards[name] = {
-                shard.id: ShardEnd(
-                    end=await retried(self, name, lambda s=source, h=shard, t=start: s.position(h, t)), parents=shard.parents
-                )  # type: ignore[misc]  # lambda defaults
-                for shard in await retried(self, name, source.shards)
-            }
+        shards = {name: await retried(self, name, partial(self._positions, name)) for name in self.runtime.tables}
         commit = Commit(writer=self._writer, job=self.job.hash, now_us=self.world.clock.now_us(), shards=shards)
         await retried(self, "checkpoint", lambda: self._log.commit(0, commit))
         for name, sink in self.runtime.sinks.items():
-            foreign = getattr(sink, "foreign", None)
-            if foreign is not None and (said := await retried(self, name, lambda f=foreign: f(self._log.line.checkpoint))):  # type: ignore[misc]
+            if said := await retried(self, name, partial(sink.foreign, self._log.line.checkpoint)):
                 log.warning("the sink holds rows of another checkpoint", sink=name, found=said)
+
+    async def _positions(self, name: str) -> dict[str, ShardEnd]:
+        source, start = self.runtime.tables[name].source, self.job.sources[name].options.start
+        shards = await source.shards()
+        return {shard.id: ShardEnd(end=await source.position(shard, start), parents=shard.parents) for shard in shards}
 
     async def _finish(self, begun: Begin) -> None:
         """Run the begun epoch's steps 3 to 7 with its own job text and its own rows."""
@@ -161,7 +158,7 @@ class Task:
         for name, epoch in root.undo.items():
             if name in self.runtime.sinks:
                 after = EpochId(root.checkpoint, root.generation - 1, name, TASK, epoch)
-                if stays := await retried(self, name, lambda n=name, a=after: self.runtime.sinks[n].undo(a)):  # type: ignore[misc]
+                if stays := await retried(self, name, partial(self.runtime.sinks[name].undo, after)):
                     log.warning("rows stay after the rollback", sink=name, why=stays)
         opened = await retried(self, "checkpoint", lambda: open_root(self.store, self.world))
         done = Root(checkpoint=root.checkpoint, generation=root.generation, created_us=root.created_us)

@@ -9,7 +9,8 @@ from typing import Literal
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """`asap`: as soon as there is something to do. `interval`: at most one epoch in `interval_us`; an epoch that took
-    longer is followed at once. `available_now`: as asap, and it ends once all that was there at its start is committed."""
+    longer is followed at once. `available_now`: as asap, and it ends once all that was there at its start is committed.
+    """
 
     kind: Literal["asap", "interval", "available_now"] = "asap"
     interval_us: int = 0
@@ -18,7 +19,8 @@ class Trigger:
 @dataclass(frozen=True, slots=True)
 class View:
     """What the task sees when it decides. `work`: rows are waiting, a shard ended, or a new watermark makes something
-    final. `exhausted`: every shard has been read to the end that was there at the start (available_now)."""
+    final. `exhausted`: every shard has been read to the end that was there at the start (available_now).
+    """
 
     now_us: int
     begun_us: int | None

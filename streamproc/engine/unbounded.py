@@ -17,7 +17,8 @@ from streamproc.source import Source
 class Table:
     """One source as the engine reads it. `schema` is the scan's: declared columns the job reads and extra columns.
     `decoder` is None where the source yields columns itself (parquet files). `keeps_payloads`: refused rows must be
-    able to show their bytes (the job has a dead letter sink)."""
+    able to show their bytes (the job has a dead letter sink).
+    """
 
     name: str
     source: Source

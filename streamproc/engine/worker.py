@@ -16,7 +16,7 @@ from streamproc.engine.runtime import Connectors, nothing_happens
 from streamproc.engine.task import TASK, Task
 from streamproc.engine.trigger import Trigger
 from streamproc.errors import InvalidJob, LeaseLost, StreamprocError, Unavailable
-from streamproc.job import Asap, AvailableNow, Interval, Job
+from streamproc.job import AvailableNow, Interval, Job
 from streamproc.lease.keeper import LeaseKeeper
 from streamproc.lease.tables import open_leases
 from streamproc.status import Status

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class ShardTime:
     """A shard that could deliver when the epoch began. `idle_us` counts only while its reader says it is at its end;
-    `idle_before_us` is what it was at the last commit; `idle_limit_us` None: it never leaves the minimum."""
+    `idle_before_us` is what it was at the last commit; `idle_limit_us` None: it never leaves the minimum.
+    """
 
     watermark_us: int | None
     idle_us: int = 0
@@ -55,7 +56,7 @@ def task_watermark(previous_us: int | None, shards: Sequence[ShardTime]) -> int 
 def _counted_before(shards: Sequence[ShardTime]) -> int:
     """Time for which all shards had left already at the last commit: it has moved the watermark then."""
     before = [s.idle_before_us - s.idle_limit_us for s in shards if s.idle_limit_us is not None]
-    return max(0, min(min(before), min(s.surplus_us for s in shards)))
+    return max(0, min(*before, *(s.surplus_us for s in shards)))
 
 
 def _least(shards: Sequence[ShardTime]) -> int | None:

@@ -1,5 +1,6 @@
 """What tests of jobs and of connectors need: a clock to move, fakes that pass the same suites as the real things, crash
-points, and a conformance suite for each contract. Public: write your connector's test with it."""
+points, and a conformance suite for each contract. Public: write your connector's test with it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BOUNDARIES", "Crash", "Died", "JobRun", "LeaseTableConformance", "ManualClock", "MemoryLeases", "MemorySink", "MemorySource",
-    "MemoryStore", "SinkConformance", "SourceConformance", "StoreConformance", "TestResult", "WindowConformance", "run_job_tests", "run_test",
+    "MemoryStore", "SinkConformance", "SourceConformance", "StoreConformance", "TestResult", "WindowConformance",
+    "run_job_tests", "run_test",
 ]  # fmt: skip
 
 
