@@ -4,9 +4,11 @@ in `checkpoint/log.py`. Times are microseconds since 1970 UTC.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
+
+from streamproc.state.runs import RunRef
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,19 +60,6 @@ class ShardEnd(Record, frozen=True):
     idle_us: int = 0
     ended: bool = False
     parents: tuple[str, ...] = ()
-
-
-class RunRef(Record, frozen=True):
-    """A part of an operator's state: rows [offset, offset + length) of the object `name`; the rest as in state/runs.py."""
-
-    name: str
-    length: int
-    offset: int = 0
-    chain: int = 0
-    merging: Literal["", "in", "out"] = ""
-    window_min: int | None = None
-    window_max: int | None = None
-    nbytes: int = 0
 
 
 class Commit(Record, frozen=True):

@@ -29,11 +29,11 @@ from streamproc.checkpoint.records import Begin, Commit, Refused, ShardBegin, Sh
 from streamproc.engine.intake import Intake
 from streamproc.engine.refusals import Judged, dead_letters, judge, poison_policy
 from streamproc.engine.retry import retried
-from streamproc.engine.runtime import Runtime, reference
+from streamproc.engine.runtime import Runtime
 from streamproc.errors import BadRecord, LeaseLost
 from streamproc.operators.operator import EpochOutput, EpochTime, Output, Poison
 from streamproc.sink import EpochId
-from streamproc.state.runs import Run
+from streamproc.state.runs import Run, RunRef
 from streamproc.state.watermark import ShardTime, inherited, raised, shard_watermark, task_watermark
 
 log = structlog.get_logger()
@@ -89,7 +89,7 @@ async def finish_epoch(rt: Runtime, standing: Standing, begin: Begin, intake: In
         shards=shards,
         watermark_us=time.watermark_end_us,
         source_watermarks=sources,
-        state={op: [reference(run) for run in runs] for op, runs in state.items()},
+        state={op: [RunRef.of(run) for run in runs] for op, runs in state.items()},
         late=added(before.late, {name: out.late_rows for name, out in output.sinks.items()}),
         dead=before.dead + (letters.num_rows if letters is not None else 0),
         written=added(before.written, written),

@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from streamproc.checkpoint.log import EpochLog, Line
-from streamproc.checkpoint.records import CLOSED, Commit, Root, RunRef, decode, encode
+from streamproc.checkpoint.records import CLOSED, Commit, Root, decode, encode
 from streamproc.checkpoint.root import OpenRoot, read_root, write_root
 from streamproc.engine.runtime import Registered
 from streamproc.engine.task import TASK
 from streamproc.engine.worker import leased, open_checkpoint
 from streamproc.errors import Fault, InvalidJob, StreamprocError
 from streamproc.job import Job
+from streamproc.state.runs import RunRef
 from streamproc.store import Store
 from streamproc.world import World
 

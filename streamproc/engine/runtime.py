@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from streamproc.batch import EXTRA_COLUMNS
 from streamproc.checkpoint.log import EpochLog, Line
-from streamproc.checkpoint.records import RunRef
 from streamproc.engine.unbounded import Table
 from streamproc.errors import LeaseLost
 from streamproc.formats import make_decoder
@@ -24,19 +23,11 @@ from streamproc.registry import sink_class, source_class
 from streamproc.sink import Sink
 from streamproc.source import Source
 from streamproc.state import files
-from streamproc.state.runs import Run
+from streamproc.state.runs import Run, RunRef
 from streamproc.world import World
 
 DEAD_LETTER = "dead_letter"
 VERSIONS = {"streamproc": version("streamproc"), "duckdb": duckdb.__version__, "pyarrow": pa.__version__}
-
-
-def reference(run: Run) -> RunRef:
-    """A saved run as the commit names it."""
-    return RunRef(
-        name=run.name or "", length=run.length, offset=run.offset, chain=run.chain, merging=run.merging,
-        window_min=run.window_min, window_max=run.window_max, nbytes=run.nbytes,
-    )  # fmt: skip
 
 
 class Connectors(Protocol):

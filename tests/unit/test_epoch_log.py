@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from streamproc.checkpoint.log import EpochLog, Line
-from streamproc.checkpoint.records import Begin, Commit, RunRef, Verdict
+from streamproc.checkpoint.records import Begin, Commit, Verdict
 from streamproc.checkpoint.retention import EPOCHS_KEPT, Collector, floor_after, outlived, saves, unreferenced
 from streamproc.errors import LeaseLost
+from streamproc.state.runs import RunRef
 from streamproc.testing import MemoryStore
 
 LINE = Line("c1", 1, "all")
@@ -119,7 +120,7 @@ async def test_the_collector_keeps_what_a_kept_commit_names_and_what_a_slower_wr
     for name in ("state/1-3-old", "state/1-150-kept", f"state/1-{newest}-lost", f"state/1-{newest + 1}-slow", "state/0-999-before"):
         await store.put(name, b"x")
     for n in range(newest + 1):
-        await a.commit(n, commit("a", {"op": [RunRef(name="state/1-150-kept", length=1)]}))
+        await a.commit(n, commit("a", {"op": [RunRef(name="state/1-150-kept", length=1, nbytes=1)]}))
     await Collector(a).collect(newest, now_us=0)
     assert [n for n in store.names if n.startswith("state/")] == ["state/1-150-kept", f"state/1-{newest + 1}-slow"]
     assert [n async for n in a.epochs("commit")] == list(range(floor_after(newest), newest + 1))
@@ -128,7 +129,7 @@ async def test_the_collector_keeps_what_a_kept_commit_names_and_what_a_slower_wr
 async def test_runs_of_a_saved_commit_stay(store, a):
     await store.put("state/1-1-saved", b"x")
     collector = Collector(a)
-    await collector.save_hourly(1, commit("a", {"op": [RunRef(name="state/1-1-saved", length=1)]}, now=5))
+    await collector.save_hourly(1, commit("a", {"op": [RunRef(name="state/1-1-saved", length=1, nbytes=1)]}, now=5))
     for n in range(2 * EPOCHS_KEPT):
         await a.commit(n, commit("a"))
     await collector.collect(2 * EPOCHS_KEPT - 1, now_us=3600 * 10**6)
