@@ -60,11 +60,17 @@ class Instant(click.ParamType):
         return (at.replace(tzinfo=at.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
+change_keys = click.option("--set", "overrides", metavar="A.B=C", multiple=True, help="Change a key of the job file; may be repeated.")
+
+
 def job_command(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command on one job file, which may be changed by --set."""
-    job_file = click.argument("job_file", metavar="JOB", type=click.Path())
-    overrides = click.option("--set", "overrides", metavar="A.B=C", multiple=True, help="Change a key of the job file; may be repeated.")
-    return job_file(overrides(command))
+    return click.argument("job_file", metavar="JOB", type=click.Path())(change_keys(command))
+
+
+def jobs_command(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command on job files or folders of them."""
+    return click.argument("job_files", metavar="JOB...", nargs=-1, required=True, type=click.Path())(change_keys(command))
 
 
 def _load(job_file: str, overrides: Sequence[str]) -> Job:
@@ -107,21 +113,27 @@ def run(job_file: str, overrides: Sequence[str], available_now: bool, drain: boo
 
 
 @cli.command()
-@click.argument("job_files", metavar="JOB...", nargs=-1, required=True, type=click.Path())
+@jobs_command
 @click.option("--connect", is_flag=True, help="Also try the servers and secrets that the job names.")
-def check(job_files: Sequence[str], connect: bool) -> None:
+def check(job_files: Sequence[str], overrides: Sequence[str], connect: bool) -> None:
     """Find every fault of job files.
 
     Each is printed as file:line: what is wrong, and what to write instead. Exit code 2 if there is one.
     """
-    from streamproc.check import check as faults_of
+    from streamproc.check import examine
 
-    faults = [fault for job_file in job_files for fault in faults_of(job_file, connect=connect)]
-    for fault in faults:
-        click.echo(str(fault))
+    checked = examine(job_files, overrides)
+    faults = [fault for one in checked for fault in one.faults]
+    if connect:
+        from streamproc.connect import faults_of
+
+        _quiet_logs()
+        faults += [fault for one in checked if one.job for fault in asyncio.run(faults_of(one.job))]
+    for line in (*faults, *(note for one in checked for note in one.notes)):
+        click.echo(str(line))
     if faults:
         raise click.exceptions.Exit(WRONG)
-    click.echo(f"{len(job_files)} job file{'s' * (len(job_files) > 1)}, no faults")
+    click.echo(f"{len(checked)} job file{'s' * (len(checked) != 1)}, no faults")
 
 
 @cli.command()
@@ -134,17 +146,18 @@ def explain(job_file: str, overrides: Sequence[str]) -> None:
 
 
 @cli.command()
-@click.argument("job_files", metavar="JOB...", nargs=-1, required=True, type=click.Path())
+@jobs_command
 @click.option("--watch", is_flag=True, help="Run again whenever a file changes.")
 @click.option("--junit", metavar="FILE", type=click.Path(dir_okay=False), help="Also write the results as JUnit XML.")
-def test(job_files: Sequence[str], watch: bool, junit: str | None) -> None:
+def test(job_files: Sequence[str], overrides: Sequence[str], watch: bool, junit: str | None) -> None:
     """Run the tests that job files hold. Exit code 1 if one fails."""
-    from streamproc import job_tests
+    from streamproc.job_tests import TestRun
 
     _quiet_logs()
+    tests = TestRun(job_files, overrides, junit, click.echo)
     if watch:
-        asyncio.run(job_tests.watch(job_files, junit, click.echo))
-    raise click.exceptions.Exit(0 if job_tests.run_all(job_files, junit, click.echo) else FAILED)
+        asyncio.run(tests.watch())
+    raise click.exceptions.Exit(0 if tests.passed() else FAILED)
 
 
 @cli.command()

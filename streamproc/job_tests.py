@@ -2,79 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from streamproc.check import examine, job_files
 from streamproc.clock import Clock, SystemClock
 from streamproc.errors import InvalidJob
-from streamproc.testing import TestResult, run_job_tests
+from streamproc.testing.job_runner import TestResult, run_job_tests
 
 POLL_S = 0.3
-Say = Callable[[str], None]
 
 
-def run_all(job_files: Sequence[str], junit: str | None, say: Say) -> bool:
-    """Run the tests of every file, say what came of each; whether all passed.
+@dataclass(frozen=True)
+class TestRun:
+    """Job files or folders of them, where JUnit XML goes (None: nowhere), and who is told line by line."""
 
-    InvalidJob if a file is wrong, with the faults of all of them.
-    """
-    results = {job_file: run_job_tests(job_file) for job_file in _valid(job_files)}
-    for job_file, of_file in results.items():
-        for result in of_file:
-            say(_line(job_file, result))
-    every = [result for of_file in results.values() for result in of_file]
-    failed = sum(result.failure is not None for result in every)
-    say(f"{len(every) - failed} passed, {failed} failed" if every else "no tests in " + ", ".join(job_files))
-    if junit is not None:
-        Path(junit).write_bytes(_junit(results))
-    return not failed
+    __test__ = False  # not for pytest
+    paths: Sequence[str]
+    overrides: Sequence[str]
+    junit: str | None
+    say: Callable[[str], None]
+
+    def passed(self) -> bool:
+        """Run every test, say what came of it; whether all passed. InvalidJob with the faults of all files, if any is wrong."""
+        results = {str(file): run_job_tests(file, self.overrides) for file in self._valid()}
+        for file, of_file in results.items():
+            for result in of_file:
+                self.say(_line(file, result))
+        every = [result for of_file in results.values() for result in of_file]
+        failed = sum(result.failure is not None for result in every)
+        self.say(f"{len(every) - failed} passed, {failed} failed" if every else f"no tests in {', '.join(self.paths)}")
+        if self.junit is not None:
+            Path(self.junit).write_bytes(_junit(results))
+        return not failed
+
+    def _valid(self) -> Sequence[str]:
+        checked = examine(self.paths, self.overrides)
+        faults = [fault for one in checked for fault in one.faults]
+        if faults:
+            raise InvalidJob(faults)
+        return [one.file for one in checked]
+
+    async def watch(self, clock: Clock | None = None) -> None:
+        """Run the tests at once and after every change of a file, until interrupted."""
+        clock, seen = clock or SystemClock(), None
+        while True:
+            if (now := self._versions()) != seen:
+                seen = now
+                try:
+                    await asyncio.to_thread(self.passed)
+                except InvalidJob as wrong:
+                    self.say(str(wrong))
+            await clock.sleep(POLL_S)
+
+    def _versions(self) -> Sequence[tuple[Path, int, int] | None]:
+        return [_version(file) for path in self.paths for file in job_files(path)]
 
 
-def _valid(job_files: Sequence[str]) -> Sequence[str]:
-    from streamproc.check import check
-
-    faults = [fault for job_file in job_files for fault in check(job_file)]
-    if faults:
-        raise InvalidJob(faults)
-    return job_files
-
-
-async def watch(job_files: Sequence[str], junit: str | None, say: Say, clock: Clock | None = None) -> None:
-    """Run the tests at once and after every change of a file, until interrupted."""
-    clock, seen = clock or SystemClock(), None
-    while True:
-        if (now := [_changed(job_file) for job_file in job_files]) != seen:
-            seen = now
-            try:
-                run_all(job_files, junit, say)
-            except InvalidJob as wrong:
-                say(str(wrong))
-        await clock.sleep(POLL_S)
-
-
-def _changed(job_file: str) -> tuple[int, int] | None:
+def _version(file: Path) -> tuple[Path, int, int] | None:
     try:
-        stat = Path(job_file).stat()
+        stat = file.stat()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size
+    return file, stat.st_mtime_ns, stat.st_size
 
 
-def _line(job_file: str, result: TestResult) -> str:
+def _line(file: str, result: TestResult) -> str:
     if result.failure is None:
-        return f"passed  {job_file}: {result.name}"
-    return f"FAILED  {job_file}:{result.line}: {result.name}\n" + "\n".join(f"    {line}" for line in result.failure.splitlines())
+        return f"passed  {file}: {result.name}"
+    return f"FAILED  {file}:{result.line}: {result.name}\n" + "\n".join(f"    {line}" for line in result.failure.splitlines())
 
 
-def _junit(results: dict[str, Sequence[TestResult]]) -> bytes:
-    """https://github.com/testmoapp/junitxml: a suite a file, a case a test."""
+def _junit(results: Mapping[str, Sequence[TestResult]]) -> bytes:
+    """JUnit XML, a suite a file and a case a test: https://github.com/testmoapp/junitxml."""
     root = ElementTree.Element("testsuites")
-    for job_file, of_file in results.items():
+    for file, of_file in results.items():
         failures = sum(result.failure is not None for result in of_file)
-        suite = ElementTree.SubElement(root, "testsuite", name=job_file, tests=str(len(of_file)), failures=str(failures))
+        suite = ElementTree.SubElement(root, "testsuite", name=file, tests=str(len(of_file)), failures=str(failures))
         for result in of_file:
-            case = ElementTree.SubElement(suite, "testcase", classname=job_file, name=result.name, line=str(result.line))
+            case = ElementTree.SubElement(suite, "testcase", classname=file, name=result.name, line=str(result.line))
             if result.failure is not None:
-                ElementTree.SubElement(case, "failure", message=result.failure.splitlines()[0]).text = result.failure
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+                ElementTree.SubElement(case, "failure", message=result.failure.partition("\n")[0]).text = result.failure
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))

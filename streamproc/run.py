@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -31,7 +33,22 @@ async def run_in_foreground(job: Job, *, available_now: bool, drain: bool) -> in
     watch = Watch(world.clock)
     with _display(job, watch, world.clock, terminal=sys.stderr.isatty()):
         async with _listener(job, world.metrics, watch):
-            return await run_job(job, available_now=available_now, drain=drain, world=world, on_status=watch.take)
+            return await run_job(job, available_now=available_now, drain=drain, world=world, stop=_stop_on_signal(), on_status=watch.take)
+
+
+def _stop_on_signal() -> asyncio.Event:
+    """Set by the first Ctrl-C or SIGTERM, which let the epoch finish; a second one ends the process as it would anyway."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def first(number: signal.Signals) -> None:
+        log.warning("stopping after this epoch; again to stop at once", signal=number.name)
+        stop.set()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, first, number)
+    return stop
 
 
 class Watch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from streamproc.status import Status
 
 STUCK_AFTER_S = 300.0
-"""An epoch loop that reports nothing for so long hangs: every wait and retry of the engine is far shorter."""
+"""A worker that reports nothing for so long, or an epoch that takes longer, hangs: to start again costs one epoch's replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,14 @@ class Health:
 
 def judge(status: Status | None, silent_s: float) -> Health:
     """Health by the last status and the seconds since it (since the start, where there is none yet)."""
-    stuck = (f"the epoch loop reported nothing for {silent_s:.0f} s",) if silent_s > STUCK_AFTER_S else ()
-    return Health(stuck, tuple(_waiting(status)))
+    return Health(tuple(_stuck(status, silent_s)), tuple(_waiting(status)))
+
+
+def _stuck(status: Status | None, silent_s: float) -> Iterator[str]:
+    if silent_s > STUCK_AFTER_S:
+        yield f"the worker reported nothing for {silent_s:.0f} s"
+    if status is not None and status.epoch_running_s > STUCK_AFTER_S:
+        yield f"epoch {status.epoch + 1} has been running for {status.epoch_running_s:.0f} s"
 
 
 def _waiting(status: Status | None) -> Iterator[str]:

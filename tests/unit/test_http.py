@@ -96,7 +96,8 @@ async def test_close_frees_the_port() -> None:
         (Status("j", 0, lease_held=True), 1, Health()),
         (Status("j", 0, lease_owner="w2"), 1, Health(waiting=("the lease is held by w2",))),
         (Status("j", 0, True, source_faults={"k": "refused"}), 1, Health(waiting=("source k does not answer: refused",))),
-        (Status("j", 0, True), STUCK_AFTER_S + 1, Health(stuck=("the epoch loop reported nothing for 301 s",))),
+        (Status("j", 0, True), STUCK_AFTER_S + 1, Health(stuck=("the worker reported nothing for 301 s",))),
+        (Status("j", 0, True, epoch=6, epoch_running_s=400), 1, Health(stuck=("epoch 7 has been running for 400 s",))),
     ],
 )
 def test_judge(status: Status | None, silent_s: float, health: Health) -> None:
