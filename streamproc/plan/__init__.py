@@ -1,1 +1,1 @@
-"""Spark SQL to a plan of steps, by a visible tuple of rules."""
+"""Spark SQL text → Plan. `planner.plan_job` is the way in; what it makes is in `plan.py`, how it reads in `explain.py`."""

@@ -1,7 +1,8 @@
 """The plan: what the planner hands to the operators. Frozen values; `str(plan)` prints the tree.
 
 SQL in a plan is DuckDB's, reads exactly one relation called `input`, and is made only from the job's text
-(never from data). A query is a tree of steps; each step's `schema` is the Arrow schema it yields.
+(never from data). It may read the variable `epoch_now` (TIMESTAMPTZ), the logged time of the epoch; the session's
+TimeZone is the plan's. A query is a tree of steps; each step's `schema` is the Arrow schema it yields.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ OutputMode = Literal["append", "update", "complete"]
 @dataclass(frozen=True)
 class Scan:
     """Rows of one source: declared columns that the job reads and extra columns (`_shard`, …) that it names.
-    All scans of one source are equal: it is decoded once for all sinks."""
+    All scans of one source are equal: it is decoded once for all sinks.
+    """
 
     source: str
     schema: pa.Schema
@@ -39,7 +41,8 @@ class StateColumn:
     """One DuckDB aggregate state: `function(args) FILTER (WHERE filter) EXPORT_STATE AS name`.
 
     `args` are columns of the aggregate's prepared rows, `types` their DuckDB types; `constants` and `order` are
-    the further arguments of `to_aggregate_state` (see operators/aggregate.py)."""
+    the further arguments of `to_aggregate_state` (see operators/aggregate.py).
+    """
 
     name: str
     function: str
@@ -73,6 +76,8 @@ class Aggregate:
     id: str = "aggregate"
     global_group: bool = False
     """No GROUP BY at all: one group that exists also without rows (update and complete)."""
+    uses_watermark: bool = True
+    """False: the window's time (or no key) is watermarked, so nothing is ever late or final here."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,8 @@ Step = Scan | Project | Aggregate | Limit | Order
 @dataclass(frozen=True)
 class Query:
     """One sink's query. `schema` is the root's. `carries_origin`: rows at every operator's input carry `_source`,
-    `_shard` and `_offset` (for `late`)."""
+    `_shard` and `_offset` (for `late`).
+    """
 
     sink: str
     root: Step

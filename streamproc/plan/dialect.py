@@ -1,0 +1,75 @@
+"""Our dialect: sqlglot's Spark, with `window(…)` fixed and functions left as they are written.
+
+Functions stay `Anonymous` nodes under their Spark names: what they mean is said by one table of ours
+(`functions/`), not by sqlglot's mapping, which is made for transpiling without types and without ANSI errors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlglot import exp
+from sqlglot.dialects.spark import Spark
+from sqlglot.errors import ParseError, TokenError
+from sqlglot.parsers.spark import SparkParser
+from sqlglot.tokenizer_core import TokenType
+
+from streamproc.plan.faults import LocatedError
+
+
+class StreamParser(SparkParser):
+    FUNCTIONS: ClassVar[dict[str, Any]] = {}
+    FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
+        "CAST": lambda self: self._parse_cast(True),
+        "TRY_CAST": lambda self: self._parse_cast(False, safe=True),
+        "EXTRACT": SparkParser.FUNCTION_PARSERS["EXTRACT"],
+        "TRIM": SparkParser.FUNCTION_PARSERS["TRIM"],
+    }
+    NO_PAREN_FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
+        k: v for k, v in SparkParser.NO_PAREN_FUNCTION_PARSERS.items() if k not in ("ANY", "TRANSFORM")
+    }
+    SUBQUERY_PREDICATES: ClassVar[dict[TokenType, Any]] = {
+        k: v for k, v in SparkParser.SUBQUERY_PREDICATES.items() if k not in (TokenType.ANY, TokenType.SOME)
+    }
+    FUNC_TOKENS: ClassVar[set[TokenType]] = SparkParser.FUNC_TOKENS | {TokenType.WINDOW}
+
+    def _parse_group(self, skip_group_by_token: bool = False) -> exp.Group | None:
+        """`window` right after GROUP BY is the column or the function: a WINDOW clause needs `name AS` and
+        cannot stand there, so the token is an identifier.
+        """
+        token = self._next_after_group_by()
+        if token is None:
+            return super()._parse_group(skip_group_by_token)
+        kind, token.token_type = token.token_type, TokenType.VAR
+        try:
+            return super()._parse_group(skip_group_by_token)
+        finally:
+            token.token_type = kind
+
+    def _next_after_group_by(self) -> Any:
+        at_group = self._curr and self._curr.token_type == TokenType.GROUP_BY
+        return self._next if at_group and self._next and self._next.token_type == TokenType.WINDOW else None
+
+
+class StreamSpark(Spark):
+    Parser = StreamParser
+
+
+_DIALECT = StreamSpark()
+
+
+def parse_query(text: str) -> exp.Query:
+    """The one query in `text`; LocatedError at the parser's position."""
+    try:
+        statements = [s for s in _DIALECT.parse(text) if s is not None]
+    except ParseError as error:
+        first = error.errors[0] if error.errors else {}
+        near = f" near {first['highlight']!r}" if first.get("highlight") else ""
+        raise LocatedError(f"not Spark SQL: {first.get('description', error)}{near}", line=int(first.get("line") or 1) - 1) from None
+    except TokenError as error:
+        raise LocatedError(f"not Spark SQL: {error}", line=max(text.count("\n", 0, len(text.rstrip())), 0)) from None
+    if len(statements) != 1:
+        raise LocatedError("write one query, without a second statement after ';'", line=0)
+    if not isinstance(statements[0], exp.Query):
+        raise LocatedError("only a query can stand here; write SELECT … FROM …", line=0)
+    return statements[0]

@@ -1,0 +1,318 @@
+"""Expressions: a sqlglot node of our dialect → typed DuckDB SQL with Spark's meaning.
+
+`Compiler.compile` looks the node's class up in `OPERATORS`; functions are looked up by name in `functions.FUNCTIONS`.
+What is in neither is refused, so nothing that DuckDB can do and Spark cannot (files, settings, network) is reachable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+from sqlglot import exp
+
+from streamproc.batch import TIMESTAMP
+from streamproc.options import duration_us
+from streamproc.plan import arithmetic
+from streamproc.plan.casts import cast, convert, try_cast
+from streamproc.plan.faults import LocatedError, RefusedError, line_of
+from streamproc.plan.functions import call
+from streamproc.plan.types import (
+    BIGINT,
+    BINARY,
+    BOOLEAN,
+    DATE,
+    DOUBLE,
+    INT,
+    INTERVAL,
+    NULL,
+    STRING,
+    Sql,
+    is_orderable,
+    spark_type,
+    text_literal,
+)
+from streamproc.schema import arrow_type
+
+DAY_US = 86_400_000_000
+NOW = "CAST(getvariable('epoch_now') AS TIMESTAMPTZ)"
+
+
+class Scope(Protocol):
+    """Where names come from."""
+
+    def column(self, parts: Sequence[str]) -> tuple[Sql, Sequence[str]]:
+        """The column that the first of `parts` name, and the parts left over (struct fields); LocatedError if none."""
+        ...
+
+
+class Compiler:
+    """Compiles expressions in one scope. Subclasses take nodes over in `special` (aggregates, keys)."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.variables: dict[str, Sql] = {}
+
+    def compile(self, node: exp.Expr) -> Sql:
+        """Typed SQL of `node`; LocatedError or RefusedError with the line otherwise."""
+        try:
+            return self.special(node) or self._compile(node)
+        except LocatedError as error:
+            if error.line is None:
+                error.line = line_of(node)
+            raise
+
+    def special(self, node: exp.Expr) -> Sql | None:
+        return None
+
+    def _compile(self, node: exp.Expr) -> Sql:
+        operator = OPERATORS.get(type(node))
+        if operator is None:
+            raise LocatedError(f"{node.key.upper()} is not supported: {node.sql('spark')[:80]}")
+        return operator(self, node)
+
+    def boolean(self, node: exp.Expr) -> Sql:
+        return convert(self.compile(node), BOOLEAN)
+
+    def together(self, nodes: Sequence[exp.Expr]) -> list[Sql]:
+        """All of `nodes`, brought to their common type."""
+        return arithmetic.unify([self.compile(n) for n in nodes])
+
+
+def _literal(_: Compiler, node: exp.Expr) -> Sql:
+    if node.is_string:
+        return Sql(text_literal(node.name), STRING, node.name)
+    return number(node.name)
+
+
+def number(text: str) -> Sql:
+    """A numeric literal: INT, BIGINT, DECIMAL by its digits, or DOUBLE with an exponent."""
+    if "e" in text.lower():
+        return Sql(f"CAST('{text}' AS DOUBLE)", DOUBLE, float(text))
+    whole, _, fraction = text.partition(".")
+    if "." not in text and -(2**63) <= int(text) < 2**63:
+        small = -(2**31) <= int(text) < 2**31
+        return Sql(f"CAST({text} AS {'INTEGER' if small else 'BIGINT'})", INT if small else BIGINT, int(text))
+    digits = len(whole.lstrip("-0")) + len(fraction)
+    if digits > 38:
+        raise LocatedError(f"{text} has more than 38 digits")
+    kind = pa.decimal128(max(digits, len(fraction), 1), len(fraction))
+    return Sql(f"CAST('{text}' AS DECIMAL({kind.precision},{kind.scale}))", kind, text)
+
+
+def _column(compiler: Compiler, node: exp.Expr) -> Sql:
+    parts: Sequence[str] = [p.name for p in node.parts] if isinstance(node, exp.Column) else [node.name]
+    if parts[0].lower() in compiler.variables:
+        value, fields = compiler.variables[parts[0].lower()], parts[1:]
+    else:
+        value, fields = compiler.scope.column(parts)
+    for name in fields:
+        value = arithmetic.field(value, name)
+    return value
+
+
+def _dot(compiler: Compiler, node: exp.Expr) -> Sql:
+    return arithmetic.field(compiler.compile(node.this), node.expression.name)
+
+
+def _bracket(compiler: Compiler, node: exp.Expr) -> Sql:
+    if len(node.expressions) != 1:
+        raise LocatedError("an index is one value: a[0] or m['key']")
+    return arithmetic.element(compiler.compile(node.this), compiler.compile(node.expressions[0]))
+
+
+def _paren(compiler: Compiler, node: exp.Expr) -> Sql:
+    value = compiler.compile(node.this)
+    return Sql(f"({value.text})", value.type, value.literal)
+
+
+def _negate(compiler: Compiler, node: exp.Expr) -> Sql:
+    if isinstance(node.this, exp.Literal) and not node.this.is_string:
+        return number("-" + node.this.name)
+    return arithmetic.negate(compiler.compile(node.this))
+
+
+def _arithmetic(symbol: str) -> Callable[[Compiler, exp.Expr], Sql]:
+    def build(compiler: Compiler, node: exp.Expr) -> Sql:
+        return arithmetic.calculate(symbol, compiler.compile(node.this), compiler.compile(node.expression))
+
+    return build
+
+
+def _comparison(symbol: str) -> Callable[[Compiler, exp.Expr], Sql]:
+    def build(compiler: Compiler, node: exp.Expr) -> Sql:
+        left, right = compiler.together([node.this, node.expression])
+        return arithmetic.compare(symbol, left, right)
+
+    return build
+
+
+def _connector(symbol: str) -> Callable[[Compiler, exp.Expr], Sql]:
+    def build(compiler: Compiler, node: exp.Expr) -> Sql:
+        return Sql(f"({compiler.boolean(node.this).text} {symbol} {compiler.boolean(node.expression).text})", BOOLEAN)
+
+    return build
+
+
+def _not(compiler: Compiler, node: exp.Expr) -> Sql:
+    return Sql(f"(NOT {compiler.boolean(node.this).text})", BOOLEAN)
+
+
+def _is(compiler: Compiler, node: exp.Expr) -> Sql:
+    value, test = compiler.compile(node.this), node.expression
+    if isinstance(test, exp.Null):
+        return Sql(f"({value.text} IS NULL)", BOOLEAN)
+    if isinstance(test, exp.Boolean):
+        return Sql(f"({convert(value, BOOLEAN).text} IS {'TRUE' if test.this else 'FALSE'})", BOOLEAN)
+    raise LocatedError("IS takes NULL, TRUE, FALSE or DISTINCT FROM")
+
+
+def _in(compiler: Compiler, node: exp.Expr) -> Sql:
+    if node.args.get("query") or node.args.get("unnest") or node.args.get("field"):
+        raise RefusedError("a subquery in an expression is not supported yet; write the values out: x IN ('a', 'b')")
+    value, *options = compiler.together([node.this, *node.expressions])
+    if not is_orderable(value.type):
+        raise LocatedError(f"{spark_type(value.type)} cannot be compared")
+    return Sql(f"({value.text} IN ({', '.join(o.text for o in options)}))", BOOLEAN)
+
+
+def _between(compiler: Compiler, node: exp.Expr) -> Sql:
+    value = compiler.compile(node.this)
+    bounds = [arithmetic.unify([value, compiler.compile(node.args[side])]) for side in ("low", "high")]
+    low, high = (arithmetic.compare(op, *pair).text for op, pair in zip((">=", "<="), bounds, strict=True))
+    return Sql(f"({low} AND {high})", BOOLEAN)
+
+
+def _case(compiler: Compiler, node: exp.Expr) -> Sql:
+    branches, default = node.args["ifs"], node.args.get("default") or exp.Null()
+    subject = node.this
+    tests = [_when(compiler, subject, b.this) for b in branches]
+    *values, otherwise = compiler.together([*(b.args["true"] for b in branches), default])
+    return arithmetic.choice(tests, values, otherwise)
+
+
+def _when(compiler: Compiler, subject: exp.Expr | None, test: exp.Expr) -> Sql:
+    return compiler.boolean(test) if subject is None else arithmetic.compare("=", *compiler.together([subject, test]))
+
+
+def _if(compiler: Compiler, node: exp.Expr) -> Sql:
+    yes, no = compiler.together([node.args["true"], node.args.get("false") or exp.Null()])
+    return arithmetic.choice([compiler.boolean(node.this)], [yes], no)
+
+
+def _cast(compiler: Compiler, node: exp.Expr) -> Sql:
+    value = compiler.compile(node.this)
+    try:
+        kind = arrow_type(node.args["to"])
+    except ValueError as error:
+        raise LocatedError(str(error)) from None
+    return try_cast(value, kind) if node.args.get("safe") else cast(value, kind)
+
+
+def _like(symbol: str) -> Callable[[Compiler, exp.Expr], Sql]:
+    def build(compiler: Compiler, node: exp.Expr) -> Sql:
+        return like(compiler, node, symbol, "\\")
+
+    return build
+
+
+def like(compiler: Compiler, node: exp.Expr, symbol: str, escape: str) -> Sql:
+    if isinstance(node.expression, exp.Any | exp.All | exp.Tuple):
+        raise LocatedError("LIKE ANY and LIKE ALL are not supported; join several LIKE with OR or AND")
+    value, pattern = (convert(compiler.compile(n), STRING) for n in (node.this, node.expression))
+    return Sql(f"({value.text} {symbol} {pattern.text} ESCAPE {text_literal(escape)})", BOOLEAN)
+
+
+def _escape(compiler: Compiler, node: exp.Expr) -> Sql:
+    return like(compiler, node.this, "ILIKE" if isinstance(node.this, exp.ILike) else "LIKE", node.expression.name)
+
+
+def _rlike(compiler: Compiler, node: exp.Expr) -> Sql:
+    return call(compiler, "regexp_like", [node.this, node.expression])
+
+
+def _function(compiler: Compiler, node: exp.Expr) -> Sql:
+    return call(compiler, node.name, node.expressions)
+
+
+def _named(name: str) -> Callable[[Compiler, exp.Expr], Sql]:
+    def build(compiler: Compiler, node: exp.Expr) -> Sql:
+        return call(compiler, name, node.expressions or [n for n in (node.this, node.args.get("expression")) if n])
+
+    return build
+
+
+def _trim(compiler: Compiler, node: exp.Expr) -> Sql:
+    value = convert(compiler.compile(node.this), STRING).text
+    name = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(str(node.args.get("position") or "").upper(), "trim")
+    characters = convert(compiler.compile(node.expression), STRING).text if node.expression else "' '"
+    return Sql(f"{name}({value}, {characters})", STRING)
+
+
+def _extract(compiler: Compiler, node: exp.Expr) -> Sql:
+    return call(compiler, "date_part", [exp.Literal.string(node.name), node.expression])
+
+
+def _interval(_: Compiler, node: exp.Expr) -> Sql:
+    text = f"{node.this.name} {node.args['unit'].name if node.args.get('unit') else ''}".strip().lower()
+    months = _months(text)
+    if months is not None:
+        return Sql(f"to_months({months})", INTERVAL, ("months", months))
+    try:
+        micros = duration_us(text)
+    except ValueError as error:
+        raise LocatedError(str(error)) from None
+    return Sql(interval_text(micros), INTERVAL, ("micros", micros))
+
+
+def _months(text: str) -> int | None:
+    parts = text.split()
+    units = {"month": 1, "months": 1, "year": 12, "years": 12}
+    if len(parts) != 2 or parts[1] not in units or not parts[0].lstrip("+-").isdigit():
+        return None
+    return int(parts[0]) * units[parts[1]]
+
+
+def interval_text(micros: int) -> str:
+    """Spark adds whole days by the calendar of the session's zone, the rest as elapsed time."""
+    days = int(micros / DAY_US)
+    return f"(to_days({days}) + to_microseconds({micros - days * DAY_US}))"
+
+
+def _refused(message: str) -> Callable[[Compiler, exp.Expr], Sql]:
+    def build(_: Compiler, node: exp.Expr) -> Sql:
+        raise RefusedError(message)
+
+    return build
+
+
+_OVER = (
+    "OVER windows (ROW_NUMBER, LAG, running sums) are not supported yet; for the top row of a group use max_by(x, y) with GROUP BY, "
+    "or compute them where the sink's table is read"
+)
+_SUBQUERY = "a subquery in an expression is not supported yet; write the values out, or make it a sink of its own"
+
+OPERATORS: dict[type[exp.Expr], Callable[[Compiler, exp.Expr], Sql]] = {
+    exp.Literal: _literal,
+    exp.Null: lambda _, __: Sql('CAST(NULL AS "NULL")', NULL),
+    exp.Boolean: lambda _, node: Sql("true" if node.this else "false", BOOLEAN, bool(node.this)),
+    exp.HexString: lambda _, node: Sql(f"unhex({text_literal(node.name)})", BINARY),
+    exp.Column: _column, exp.Identifier: _column, exp.Dot: _dot, exp.Bracket: _bracket, exp.Paren: _paren,
+    exp.Neg: _negate, exp.Add: _arithmetic("+"), exp.Sub: _arithmetic("-"), exp.Mul: _arithmetic("*"), exp.Div: _arithmetic("/"),
+    exp.IntDiv: _arithmetic("div"), exp.Mod: _arithmetic("%"), exp.BitwiseAnd: _arithmetic("&"), exp.BitwiseOr: _arithmetic("|"),
+    exp.BitwiseXor: _arithmetic("^"),
+    exp.BitwiseNot: lambda compiler, node: arithmetic.invert(compiler.compile(node.this)),
+    exp.EQ: _comparison("="), exp.NEQ: _comparison("<>"), exp.LT: _comparison("<"), exp.LTE: _comparison("<="),
+    exp.GT: _comparison(">"), exp.GTE: _comparison(">="),
+    exp.NullSafeEQ: _comparison("IS NOT DISTINCT FROM"), exp.NullSafeNEQ: _comparison("IS DISTINCT FROM"),
+    exp.And: _connector("AND"), exp.Or: _connector("OR"), exp.Not: _not, exp.Is: _is, exp.In: _in, exp.Between: _between,
+    exp.Case: _case, exp.If: _if, exp.Cast: _cast, exp.TryCast: _cast,
+    exp.Like: _like("LIKE"), exp.ILike: _like("ILIKE"), exp.Escape: _escape, exp.RegexpLike: _rlike,
+    exp.Anonymous: _function, exp.DPipe: _named("concat"), exp.Concat: _named("concat"),
+    exp.CurrentTimestamp: lambda _, __: Sql(NOW, TIMESTAMP), exp.CurrentDate: lambda _, __: Sql(f"CAST({NOW} AS DATE)", DATE),
+    exp.Trim: _trim, exp.Extract: _extract, exp.Interval: _interval,
+    exp.Window: _refused(_OVER), exp.Subquery: _refused(_SUBQUERY), exp.Exists: _refused(_SUBQUERY), exp.Select: _refused(_SUBQUERY),
+    exp.Distinct: _refused("DISTINCT inside an aggregate is not supported yet; use approx_count_distinct(x), or write the distinct values "
+                           "to a sink and count them there"),
+}  # fmt: skip

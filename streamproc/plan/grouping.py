@@ -1,0 +1,278 @@
+"""GROUP BY: one SELECT with aggregates → an `Aggregate` step (prepare, states, post)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+from sqlglot import exp
+
+from streamproc.batch import TIMESTAMP
+from streamproc.plan.aggregates import AGGREGATES, AggregateCall, States
+from streamproc.plan.expressions import Compiler
+from streamproc.plan.faults import LocatedError, RefusedError
+from streamproc.plan.names import output_name
+from streamproc.plan.plan import Aggregate, Project, Step
+from streamproc.plan.relation import ORIGIN, Column, Relation, RelationScope, Tail, arrival, hidden_name
+from streamproc.plan.select import Draft, Output, has_aggregate, is_aggregate, limit_rows, projected
+from streamproc.plan.time_window import TimeWindow, is_window, read_window
+from streamproc.plan.types import STRING, Sql, quote
+
+WINDOW_TYPE = pa.struct([("start", TIMESTAMP), ("end", TIMESTAMP)])
+WINDOW = Sql("{'start': make_timestamptz(_ws), 'end': make_timestamptz(_we)}", WINDOW_TYPE)
+
+
+@dataclass
+class Groups:
+    """What the rows are grouped by: SQL of each plain key → its name, and at most one window."""
+
+    keys: dict[str, tuple[str, pa.DataType]] = field(default_factory=dict)
+    window: TimeWindow | None = None
+    time_key: str | None = None
+
+    def add(self, value: Sql, event: bool) -> None:
+        if pa.types.is_map(value.type):
+            raise LocatedError("a MAP cannot be grouped by; use its sorted keys or a JSON text")
+        if value.text not in self.keys:
+            self.keys[value.text] = (f"k{len(self.keys)}", value.type)
+        if event and self.time_key is None:
+            self.time_key = self.keys[value.text][0]
+
+    def key(self, value: Sql) -> Sql | None:
+        hit = self.keys.get(value.text)
+        return Sql(*hit) if hit else None
+
+
+def group_rows(draft: Draft) -> None:
+    """A SELECT with GROUP BY or aggregates."""
+    if not is_aggregate(draft.node):
+        return
+    if draft.rows.aggregated:
+        raise RefusedError(
+            "an aggregate over an aggregate is not supported yet; write the inner result to a sink and aggregate where that table is read"
+        )
+    groups = read_groups(draft)
+    draft.result = _aggregate(draft, groups)
+
+
+def read_groups(draft: Draft) -> Groups:
+    groups, clause = Groups(), draft.node.args.get("group")
+    for node in _group_items(draft, clause) if clause else ():
+        _add_group(draft, groups, node)
+    return groups
+
+
+def _group_items(draft: Draft, clause: exp.Expr) -> list[exp.Expr]:
+    if any(clause.args.get(k) for k in ("grouping_sets", "cube", "rollup", "totals")):
+        raise RefusedError("GROUPING SETS, CUBE and ROLLUP are not supported yet; write one sink per grouping")
+    if clause.args.get("all"):
+        return [e.unalias() for e in draft.node.expressions if not has_aggregate(e)]
+    return [_resolve(draft, node) for node in clause.expressions]
+
+
+def _resolve(draft: Draft, node: exp.Expr) -> exp.Expr:
+    """An ordinal or an alias of SELECT stands for that expression; FROM's columns come first."""
+    if isinstance(node, exp.Cube | exp.Rollup | exp.GroupingSets | exp.Tuple):
+        raise RefusedError("GROUPING SETS, CUBE and ROLLUP are not supported yet; write one sink per grouping")
+    if isinstance(node, exp.Literal) and not node.is_string:
+        return _ordinal(draft, node)
+    if isinstance(node, exp.Column) and len(node.parts) == 1 and not draft.scope.has(node.name):
+        named = {e.alias.lower(): e.unalias() for e in draft.node.expressions if isinstance(e, exp.Alias)}
+        return named.get(node.name.lower(), node)
+    inner: exp.Expr = node.unnest()
+    return inner
+
+
+def _ordinal(draft: Draft, node: exp.Expr) -> exp.Expr:
+    at, items = int(node.name), draft.node.expressions
+    if not 1 <= at <= len(items):
+        raise LocatedError(f"GROUP BY {at}: SELECT has {len(items)} columns", node)
+    return items[at - 1].unalias()
+
+
+def _add_group(draft: Draft, groups: Groups, node: exp.Expr) -> None:
+    if is_window(node):
+        window = read_window(draft.scope, node)
+        if groups.window is not None and groups.window != window:
+            raise RefusedError("only one window can be grouped by; write a sink for each")
+        groups.window = window
+        return
+    if has_aggregate(node):
+        raise LocatedError("an aggregate cannot be grouped by", node)
+    _refuse_window_column(draft, node)
+    value = Compiler(draft.scope).compile(node)
+    groups.add(value, value.type == TIMESTAMP and _names_event(draft.scope, node))
+
+
+def _refuse_window_column(draft: Draft, node: exp.Expr) -> None:
+    inside = any(is_window(n) for n in node.walk())
+    column = isinstance(node, exp.Column) and node.parts[0].name.lower() == "window" and not draft.scope.has("window")
+    if inside or column:
+        raise LocatedError("group by the window itself, GROUP BY window(ts, '1 minute'), and select window.start", node)
+
+
+def _names_event(scope: RelationScope, node: exp.Expr) -> bool:
+    if not isinstance(node, exp.Column):
+        return False
+    column, rest = scope.find([p.name for p in node.parts])
+    return column.event and not rest
+
+
+class ResultCompiler(Compiler):
+    """Compiles SELECT, HAVING and ORDER BY of a grouped query: over keys, the window and finalized states."""
+
+    def __init__(self, draft: Draft, groups: Groups, states: States) -> None:
+        super().__init__(self)
+        self.draft, self.groups, self.states = draft, groups, states
+        self.rows = Compiler(draft.scope)
+        self.aliases: dict[str, Sql] = {}
+
+    def special(self, node: exp.Expr) -> Sql | None:
+        if is_window(node):
+            return self._window(node)
+        if is_aggregate_call(node):
+            return self._aggregate(node)
+        if isinstance(node, exp.Literal | exp.Null | exp.Boolean | exp.Interval) or has_aggregate(node):
+            return None
+        return self._key(node)
+
+    def _key(self, node: exp.Expr) -> Sql | None:
+        if any(is_window(n) or (isinstance(n, exp.Column) and not self.draft.scope.has(n.parts[0].name)) for n in node.walk()):
+            return None
+        try:
+            return self.groups.key(self.rows.compile(node))
+        except LocatedError:
+            return None
+
+    def _window(self, node: exp.Expr) -> Sql:
+        if self.groups.window is None or read_window(self.draft.scope, node) != self.groups.window:
+            raise LocatedError("this window is not in GROUP BY; group by the same window(…)")
+        return WINDOW
+
+    def _aggregate(self, node: exp.Expr) -> Sql:
+        where, ignore_nulls = None, False
+        while not isinstance(node, exp.Anonymous):
+            if isinstance(node, exp.Filter):
+                where = self.rows.boolean(node.expression.this).text
+            elif isinstance(node, exp.IgnoreNulls):
+                ignore_nulls = True
+            elif isinstance(node, exp.WithinGroup):
+                raise RefusedError("WITHIN GROUP is not supported yet; listagg(x, ',') joins by event time")
+            node = node.this
+        if any(has_aggregate(n) for n in node.expressions):
+            raise LocatedError("an aggregate inside an aggregate is not possible")
+        call = AggregateCall(self.rows, node.name.lower(), node.expressions, states=self.states, where=where, ignore_nulls=ignore_nulls)
+        return AGGREGATES[call.name](call)
+
+    def column(self, parts: Sequence[str]) -> tuple[Sql, Sequence[str]]:
+        if parts[0].lower() in self.aliases:
+            return self.aliases[parts[0].lower()], parts[1:]
+        if parts[0].lower() == "window" and self.groups.window is not None and not self.draft.scope.has("window"):
+            return window_column(parts[1:])
+        value, rest = self.draft.scope.column(parts)
+        key = self.groups.key(value)
+        if key is None:
+            name = ".".join(parts)
+            raise LocatedError(f"column {name!r} is neither grouped nor in an aggregate; add it to GROUP BY or take any_value({name})")
+        return key, rest
+
+
+def window_column(fields: Sequence[str]) -> tuple[Sql, Sequence[str]]:
+    """The group's window, or the side of it that `fields` name."""
+    side = {"start": "_ws", "end": "_we"}.get(fields[0].lower()) if fields else None
+    return (WINDOW, fields) if side is None else (Sql(f"make_timestamptz({side})", TIMESTAMP), fields[1:])
+
+
+def is_aggregate_call(node: exp.Expr) -> bool:
+    if isinstance(node, exp.Filter | exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup):
+        return is_aggregate_call(node.this)
+    return isinstance(node, exp.Anonymous) and node.name.lower() in AGGREGATES
+
+
+def _aggregate(draft: Draft, groups: Groups) -> Relation:
+    states = States(arrival=arrival(draft.rows))
+    compiler = ResultCompiler(draft, groups, states)
+    outputs = [_output(compiler, node) for node in draft.node.expressions]
+    compiler.aliases = {o.name.lower(): o.value for o in outputs if not draft.scope.has(o.name)}
+    having = draft.node.args.get("having")
+    condition = f" WHERE {compiler.boolean(having.this).text}" if having else ""
+    tail, sorting = _tail(draft, compiler)
+    reader, read = _input(draft, states)
+    result = projected(Relation((), reader, lambda _: "input", aggregated=True), [*outputs, *sorting], condition, reader)
+    step = Aggregate(
+        input=reader,
+        prepare=_prepare(groups, states, read),
+        keys=tuple(name for name, _ in groups.keys.values()),
+        states=states.state_columns,
+        post=result.body(())[1:-1],
+        schema=result.schema,
+        window=None if groups.window is None else groups.window.window,
+        time_key=None if groups.window else groups.time_key,
+        global_group=draft.node.args.get("group") is None,
+        uses_watermark=(groups.window.event if groups.window else groups.time_key is not None) and draft.rows.has_watermark,
+    )
+    shown = result.columns[: len(outputs)]
+    rows = draft.rows
+    return Relation(shown, step, lambda _: "input", sources=rows.sources, has_watermark=rows.has_watermark, aggregated=True, tail=tail)
+
+
+def _output(compiler: ResultCompiler, node: exp.Expr) -> Output:
+    if isinstance(node, exp.Star) or (isinstance(node, exp.Column) and isinstance(node.this, exp.Star)):
+        raise LocatedError("* cannot stand beside GROUP BY; name the grouped columns and the aggregates", node)
+    return Output(output_name(node), compiler.compile(node.unalias()))
+
+
+def _tail(draft: Draft, compiler: ResultCompiler) -> tuple[Tail | None, list[Output]]:
+    """ORDER BY's expressions become hidden columns of the result."""
+    order, limit = draft.node.args.get("order"), draft.node.args.get("limit")
+    if not order and not limit:
+        return None, []
+    items = order.expressions if order else []
+    sorting = [Output(f"#o{i}", compiler.compile(_sort_key(draft, item.this))) for i, item in enumerate(items)]
+    texts = {id(item): quote(o.name) for item, o in zip(items, sorting, strict=True)}
+    text = ordered_names(items, texts) if order else ""
+    return Tail(text, limit_rows(limit), tuple(Column(o.name, o.value.type) for o in sorting)), sorting
+
+
+def _sort_key(draft: Draft, node: exp.Expr) -> exp.Expr:
+    return _ordinal(draft, node) if isinstance(node, exp.Literal) and not node.is_string else node
+
+
+def ordered_names(items: Sequence[exp.Expr], texts: dict[int, str]) -> str:
+    parts = []
+    for item in items:
+        down, first = bool(item.args.get("desc")), bool(item.args.get("nulls_first"))
+        parts.append(f"{texts[id(item)]} {'DESC' if down else 'ASC'} NULLS {'FIRST' if first else 'LAST'}")
+    return ", ".join(parts)
+
+
+def _input(draft: Draft, states: States) -> tuple[Step, str]:
+    """The step whose rows reach the operator, and what its `prepare` stands on."""
+    order = ("_shard", "_offset") if states.in_order else ()
+    draft.env.read_origin(draft.rows.sources, (*order, *(ORIGIN if draft.env.origin else ())))
+    if not draft.env.origin:
+        return draft.rows.step, f"{draft.rows.body(order)}{draft.condition}"
+    columns = [c for c in (*draft.rows.columns, *_extras(draft)) if c.name not in ORIGIN]
+    for column in columns:
+        draft.rows.mark(column.name)
+    listed = [quote(c.name) for c in columns] + [f"{hidden_name(name)} AS {quote(name)}" for name in ORIGIN]
+    sql = f"SELECT {', '.join(listed)} FROM {draft.rows.body(ORIGIN)}{draft.condition}"
+    schema = pa.schema([pa.field(c.name, c.type) for c in columns] + [pa.field(name, STRING) for name in ORIGIN])
+    hidden = ", ".join(f"{quote(name)} AS {hidden_name(name)}" for name in order)
+    return Project(draft.rows.step, sql, schema), f"(SELECT *, {hidden} FROM input)" if hidden else "input"
+
+
+def _extras(draft: Draft) -> list[Column]:
+    return list({name: c for scope in draft.scopes for name, c in scope.used.items()}.values())
+
+
+def _prepare(groups: Groups, states: States, rows: str) -> str:
+    columns = [f"{text} AS {name}" for text, (name, _) in groups.keys.items()]
+    columns += [f"{text} AS {name}" for text, name in states.columns.items()]
+    if groups.window is not None:
+        columns.append(f"epoch_us({groups.window.time}) AS _t")
+    elif groups.time_key is not None:
+        text = next(text for text, (name, _) in groups.keys.items() if name == groups.time_key)
+        columns.append(f"epoch_us({text}) AS _t")
+    return f"SELECT {', '.join(columns) or 'true AS _row'} FROM {rows}"

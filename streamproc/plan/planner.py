@@ -1,0 +1,233 @@
+"""Spark SQL of a job → `Plan`: every view and query as written, all faults at once.
+
+A SELECT goes through `RULES`, a query's root through `modes.finish`; then every scan gets the columns that anything reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+import pyarrow as pa
+from sqlglot import exp
+
+from streamproc.batch import EXTRA_COLUMNS
+from streamproc.plan import modes
+from streamproc.plan.checked import Checker
+from streamproc.plan.dialect import parse_query
+from streamproc.plan.faults import DependsOnFaultyViewError, LocatedError, PlanFaults, RefusedError, SqlFault, nearest
+from streamproc.plan.grouping import group_rows
+from streamproc.plan.plan import OutputMode, Plan, Query, Scan, Step, Watermark
+from streamproc.plan.relation import Column, Relation, hidden_name
+from streamproc.plan.select import Draft, Rule, explode_laterals, filter_rows, order_and_limit, project_rows, read_from, refuse_clauses
+from streamproc.plan.types import text_literal
+from streamproc.plan.unions import union_all
+
+T = TypeVar("T")
+RULES: tuple[Rule, ...] = (refuse_clauses, read_from, explode_laterals, filter_rows, project_rows, group_rows, order_and_limit)
+"""What a SELECT goes through, in this order."""
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """An unbounded table: declared columns (format raw: `value`), extra columns it has (of `batch.EXTRA_COLUMNS`)."""
+
+    schema: pa.Schema
+    extra: pa.Schema = EXTRA_COLUMNS
+    watermark: Watermark | None = None
+
+
+@dataclass(frozen=True)
+class SinkQuery:
+    """A sink's SQL and output mode; `late`: rows at operators must say where they came from."""
+
+    query: str
+    mode: OutputMode
+    late: bool = False
+
+
+def plan_job(tables: Mapping[str, TableInfo], views: Mapping[str, str], sinks: Mapping[str, SinkQuery], *, time_zone: str = "UTC") -> Plan:
+    """The plan of a job; PlanFaults with everything that is wrong in its SQL."""
+    job = Job(tables, views)
+    for name in views:
+        job.attempt(f"views.{name}", views[name], partial(job.view, name, origin=False, mode=None))
+    queries: dict[str, Query] = {}
+    for name, sink in sinks.items():
+        query = job.attempt(f"sinks.{name}.query", sink.query, partial(job.query, name, sink))
+        if query is not None:
+            queries[name] = query
+    if job.faults:
+        raise PlanFaults(job.faults)
+    scans = {name: Scan(name, job.scan_schema(name)) for name in tables}
+    queries = {name: replace(q, root=with_scans(q.root, scans)) for name, q in queries.items()}
+    watermarks = {name: t.watermark for name, t in tables.items() if t.watermark}
+    plan = Plan(scans, queries, watermarks, time_zone, modes.notes(queries))
+    Checker(time_zone).check(plan)
+    return plan
+
+
+def with_scans(step: Step, scans: Mapping[str, Scan]) -> Step:
+    """The tree with every scan replaced by the final one of its source."""
+    if isinstance(step, Scan):
+        return scans[step.source]
+    return replace(step, input=with_scans(step.input, scans))
+
+
+@dataclass
+class Job:
+    """The names of a job while it is planned, the columns read so far and the faults found."""
+
+    tables: Mapping[str, TableInfo]
+    views: Mapping[str, str]
+    read: dict[str, set[str]] = field(default_factory=dict)
+    faults: list[SqlFault] = field(default_factory=list)
+    parsed: dict[str, exp.Query] = field(default_factory=dict)
+    planned: dict[tuple[str, bool], Relation] = field(default_factory=dict)
+    open: list[str] = field(default_factory=list)
+
+    def attempt(self, place: str, text: str, work: Callable[[], T]) -> T | None:
+        """`work`'s result; a fault is noted with its line and gives None."""
+        try:
+            return work()
+        except LocatedError as error:
+            first = len(text) - len(text.lstrip())
+            line = text.count("\n", 0, first) if isinstance(error, RefusedError) else error.line or 0
+            self.faults.append(SqlFault(place, line, str(error)))
+        except DependsOnFaultyViewError:
+            pass
+        return None
+
+    def query(self, name: str, sink: SinkQuery) -> Query:
+        env = Names(self, sink.late, sink.mode)
+        return modes.finish(name, sink.mode, sink.late, env.plan(parse_query(sink.query)))
+
+    def view(self, name: str, origin: bool, mode: OutputMode | None) -> Relation:
+        if name in self.open:
+            cycle = " -> ".join([*self.open[self.open.index(name) :], name])
+            raise LocatedError(f"views read each other in a circle: {cycle}; one of them must read a source", line=0)
+        key = (name, origin)
+        if key not in self.planned:
+            self.open.append(name)
+            try:
+                self.planned[key] = Names(self, origin, mode).plan(self._parsed(name))
+            finally:
+                self.open.pop()
+        return self.planned[key]
+
+    def _parsed(self, name: str) -> exp.Query:
+        if name not in self.parsed:
+            self.parsed[name] = parse_query(self.views[name])
+        return self.parsed[name]
+
+    def table(self, name: str) -> Relation:
+        """A source as a relation; what is read of it is noted."""
+        info = self.tables[name]
+        event = info.watermark.column if info.watermark else None
+        read = self.read.setdefault(name, {event} if event else set())
+
+        def body(hidden: Sequence[str]) -> str:
+            origin = {"_source": text_literal(name)}
+            return f"(SELECT *{''.join(f', {origin.get(h, h)} AS {hidden_name(h)}' for h in hidden)} FROM input)" if hidden else "input"
+
+        columns = tuple(Column(f.name, f.type, f.name == event) for f in info.schema)
+        extras = tuple(Column(f.name, _extra_type(f), f.name == event) for f in info.extra)
+        return Relation(columns, Scan(name, pa.schema([])), body, name, extras, read.add, (name,), event is not None)
+
+    def scan_schema(self, name: str) -> pa.Schema:
+        """Declared columns that something reads, in their order, then the extra ones."""
+        info = self.tables[name]
+        watermark = {info.watermark.column} if info.watermark else set()
+        read = self.read.get(name, set()) | watermark
+        extra = [pa.field(f.name, _extra_type(f)) for f in info.extra if f.name in read]
+        return pa.schema([*(pa.field(f.name, f.type) for f in info.schema if f.name in read), *extra])
+
+
+def _extra_type(column: pa.Field) -> pa.DataType:
+    return pa.string() if column.name == "_offset" else column.type
+
+
+@dataclass
+class Names:
+    """What one query sees: CTEs before it, then views and sources. Names are matched without case."""
+
+    job: Job
+    origin: bool
+    mode: OutputMode | None
+    ctes: dict[str, Relation] = field(default_factory=dict)
+
+    def plan(self, node: exp.Expr) -> Relation:
+        """Relation of a SELECT, a UNION ALL, or either in parentheses."""
+        inner = self._with_ctes(node)
+        if isinstance(node, exp.Subquery):
+            return inner.plan(node.this)
+        if isinstance(node, exp.SetOperation):
+            return union_all(node, inner.plan(node.left), inner.plan(node.right))
+        if not isinstance(node, exp.Select):
+            raise RefusedError("only SELECT and UNION ALL can stand here")
+        draft = Draft(node, inner)
+        for rule in RULES:
+            rule(draft)
+        assert draft.result is not None
+        return draft.result
+
+    def _with_ctes(self, node: exp.Expr) -> Names:
+        clause = node.args.get("with_")
+        if clause is None:
+            return self
+        if clause.args.get("recursive"):
+            raise RefusedError("WITH RECURSIVE is not supported on a stream")
+        inner = replace(self, ctes=dict(self.ctes))
+        for cte in clause.expressions:
+            inner.ctes[cte.alias.lower()] = _untailed(inner.plan(cte.this))
+        return inner
+
+    def relation(self, node: exp.Expr) -> Relation:
+        if isinstance(node, exp.Subquery):
+            return _untailed(self.plan(node.this)).named(node.alias)
+        if not isinstance(node, exp.Table) or not isinstance(node.this, exp.Identifier):
+            raise RefusedError(_not_a_table(node))
+        return self._named(node).named(node.alias or node.name)
+
+    def read_origin(self, sources: Sequence[str], columns: Sequence[str]) -> None:
+        for source in sources:
+            self.job.read[source].update(columns)
+
+    def _named(self, node: exp.Table) -> Relation:
+        name = node.name.lower()
+        if name in self.ctes and not node.db:
+            return self.ctes[name]
+        for known in self.job.views:
+            if known.lower() == name:
+                return _untailed(self._view(known))
+        for known in self.job.tables:
+            if known.lower() == name:
+                return self.job.table(known)
+        known_names = [*self.ctes, *self.job.views, *self.job.tables]
+        hint = nearest(node.name, known_names) or f"; there are {', '.join(known_names)}"
+        raise LocatedError(f"there is no source or view {node.name!r}{hint}", node)
+
+    def _view(self, name: str) -> Relation:
+        """A fault inside the view is reported there; a circle at each view of it."""
+        try:
+            return self.job.view(name, self.origin, self.mode)
+        except LocatedError as error:
+            if name in self.job.open:
+                raise
+            raise DependsOnFaultyViewError from error
+
+
+def _untailed(relation: Relation) -> Relation:
+    if relation.tail is not None:
+        raise RefusedError("ORDER BY and LIMIT can stand only in a sink's own query")
+    return relation
+
+
+def _not_a_table(node: exp.Expr) -> str:
+    name = node.this.name.lower() if isinstance(node, exp.Table) and isinstance(node.this, exp.Anonymous) else ""
+    if name.startswith("drop_duplicates"):
+        return f"{name}() is not supported yet; GROUP BY the columns and the window, and take any_value() of the rest"
+    if name:
+        return f"table function {name}() is not supported; read a source or a view"
+    return "FROM takes a source, a view or a subquery"

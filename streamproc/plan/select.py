@@ -1,0 +1,263 @@
+"""One SELECT as a pipeline of rules over a `Draft`: each rule looks at its clause, refuses or adds to the draft.
+
+A new clause or operator is a new rule; the planner's environment (`Env`) gives the tables it may read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import pyarrow as pa
+from sqlglot import exp
+
+from streamproc.plan.aggregates import AGGREGATES
+from streamproc.plan.casts import cast
+from streamproc.plan.expressions import Compiler
+from streamproc.plan.faults import LocatedError, RefusedError
+from streamproc.plan.names import output_name
+from streamproc.plan.plan import OutputMode, Step
+from streamproc.plan.relation import Column, Relation, RelationScope, Tail, hidden_columns
+from streamproc.plan.types import NULL, Sql, duck_type, quote
+
+
+class Env(Protocol):
+    """What a query sees around it. `origin`: rows at operators carry where they came from (for `late`)."""
+
+    mode: OutputMode | None
+    origin: bool
+
+    def relation(self, node: exp.Expr) -> Relation:
+        """A table, view, CTE or subquery of FROM."""
+        ...
+
+    def read_origin(self, sources: Sequence[str], columns: Sequence[str]) -> None:
+        """Note that these extra columns of the sources are read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """A column of the result."""
+
+    name: str
+    value: Sql
+    event: bool = False
+
+
+@dataclass
+class Draft:
+    """A SELECT while it is planned. `source` is FROM; `result` is there in the end."""
+
+    node: exp.Select
+    env: Env
+    source: Relation | None = None
+    where: Sql | None = None
+    result: Relation | None = None
+    scopes: list[RelationScope] = field(default_factory=list)
+
+    @property
+    def rows(self) -> Relation:
+        assert self.source is not None
+        return self.source
+
+    @property
+    def scope(self) -> RelationScope:
+        """Of the FROM relation as it is now."""
+        if not self.scopes or self.scopes[-1].relation is not self.rows:
+            self.scopes.append(RelationScope(self.rows))
+        return self.scopes[-1]
+
+    @property
+    def condition(self) -> str:
+        return f" WHERE {self.where.text}" if self.where else ""
+
+
+def has_aggregate(node: exp.Expr) -> bool:
+    return any(isinstance(n, exp.Anonymous) and n.name.lower() in AGGREGATES for n in node.walk())
+
+
+_REFUSED_CLAUSES = {
+    "joins": "joins are not supported yet; write each side to a sink of its own and join where the tables are read",
+    "distinct": "DISTINCT is not supported yet; GROUP BY the columns and the window instead",
+    "qualify": "QUALIFY is not supported yet; for the top row of a group use max_by(x, y) with GROUP BY",
+    "windows": "a WINDOW clause is not supported yet; for windows of time write GROUP BY window(ts, '1 minute')",
+    "pivots": "PIVOT is not supported; use one aggregate with FILTER (WHERE …) per column",
+    "sample": "TABLESAMPLE is not supported: rows must be the same when an epoch runs again; filter on a hash of a column",
+    "sort": "SORT BY is not supported; rows of a stream keep the order of their shards",
+    "cluster": "CLUSTER BY is not supported; a sink's partition_by places rows",
+    "distribute": "DISTRIBUTE BY is not supported; a sink's partition_by places rows",
+    "offset": "OFFSET is not supported on a stream",
+    "into": "SELECT INTO is not possible; a sink says where rows go",
+    "hint": "hints are not supported; leave them out",
+    "match": "MATCH_RECOGNIZE is not supported",
+    "prewhere": "PREWHERE is not Spark SQL; write WHERE",
+}
+
+
+def refuse_clauses(draft: Draft) -> None:
+    """Clauses that need an operator we do not have."""
+    table = draft.node.args.get("from_")
+    for owner in (draft.node, table.this if table else None):
+        for key, message in _REFUSED_CLAUSES.items():
+            if owner is not None and owner.args.get(key):
+                raise RefusedError(message)
+
+
+def read_from(draft: Draft) -> None:
+    clause = draft.node.args.get("from_")
+    if clause is None:
+        raise RefusedError("the query reads no table; write FROM with a source or a view")
+    draft.source = draft.env.relation(clause.this)
+
+
+def explode_laterals(draft: Draft) -> None:
+    """`LATERAL VIEW [OUTER] explode(array) t AS x` adds a column and a row for every element."""
+    for lateral in draft.node.args.get("laterals") or ():
+        generator, alias = lateral.this, lateral.args.get("alias")
+        names = [c.name for c in alias.args.get("columns") or ()] if alias else []
+        item = generated(Compiler(draft.scope), generator, bool(lateral.args.get("outer")))
+        draft.source = _with_column(draft.rows, Column(names[0] if names else "col", item.type), item)
+
+
+def generated(compiler: Compiler, node: exp.Expr, outer: bool = False) -> Sql:
+    """SQL that makes a row for every element of an array."""
+    if not isinstance(node, exp.Anonymous) or node.name.lower() not in ("explode", "explode_outer") or len(node.expressions) != 1:
+        raise RefusedError("only explode(array) and explode_outer(array) can make rows")
+    array = compiler.compile(node.expressions[0])
+    if not pa.types.is_list(array.type):
+        raise LocatedError("explode() takes an array; of a map explode map_keys(m) and look the values up", node)
+    if outer or node.name.lower() == "explode_outer":
+        return Sql(f"unnest(CASE WHEN len({array.text}) > 0 THEN {array.text} ELSE [NULL] END)", array.type.value_type)
+    return Sql(f"unnest({array.text})", array.type.value_type)
+
+
+def _with_column(relation: Relation, column: Column, value: Sql) -> Relation:
+    def body(hidden: Sequence[str]) -> str:
+        return f"(SELECT *, {value.text} AS {quote(column.name)} FROM {relation.body(hidden)})"
+
+    return replace(relation, columns=(*relation.columns, column), body=body)
+
+
+def filter_rows(draft: Draft) -> None:
+    clause = draft.node.args.get("where")
+    if clause is not None:
+        draft.where = Compiler(draft.scope).boolean(clause.this)
+
+
+def project_rows(draft: Draft) -> None:
+    """A SELECT without aggregates: row by row."""
+    if is_aggregate(draft.node):
+        return
+    if draft.node.args.get("having"):
+        raise LocatedError("HAVING needs GROUP BY or an aggregate; write WHERE", draft.node.args["having"])
+    outputs = row_outputs(draft)
+    draft.result = projected(draft.rows, outputs, draft.condition, draft.rows.step)
+
+
+def is_aggregate(select: exp.Select) -> bool:
+    having = select.args.get("having")
+    return bool(select.args.get("group")) or any(has_aggregate(e) for e in [*select.expressions, *([having] if having else [])])
+
+
+def row_outputs(draft: Draft) -> list[Output]:
+    compiler, outputs = Compiler(draft.scope), list[Output]()
+    for node in draft.node.expressions:
+        outputs += _stars(draft, node) or [_row_output(compiler, draft, node)]
+    if sum("unnest(" in o.value.text[:7] for o in outputs) > 1:
+        raise LocatedError("only one explode() can stand in SELECT", draft.node)
+    return outputs
+
+
+def _row_output(compiler: Compiler, draft: Draft, node: exp.Expr) -> Output:
+    value = node.unalias()
+    if isinstance(value, exp.Anonymous) and value.name.lower().startswith("explode"):
+        return Output(node.alias or "col", generated(compiler, value))
+    return Output(output_name(node), compiler.compile(value), _is_event(draft.scope, value))
+
+
+def _is_event(scope: RelationScope, node: exp.Expr) -> bool:
+    if not isinstance(node, exp.Column):
+        return False
+    column, rest = scope.find([p.name for p in node.parts])
+    return column.event and not rest
+
+
+def _stars(draft: Draft, node: exp.Expr) -> list[Output]:
+    """Columns of `*` or `t.*`, in order; `* EXCEPT (a)` leaves some out."""
+    star = node if isinstance(node, exp.Star) else node.this if isinstance(node, exp.Column) and isinstance(node.this, exp.Star) else None
+    if star is None:
+        return []
+    if isinstance(node, exp.Column) and node.table.lower() != draft.rows.alias.lower():
+        raise LocatedError(f"there is no table {node.table!r} in FROM; the table is {draft.rows.alias}", node)
+    left_out = {e.name.lower() for e in star.args.get("except_") or ()}
+    unknown = left_out - {c.name.lower() for c in draft.rows.columns}
+    if unknown or star.args.get("replace") or star.args.get("rename"):
+        wrong = f"* EXCEPT ({', '.join(sorted(unknown))}): no such column" if unknown else "only * EXCEPT (…) is supported"
+        raise LocatedError(wrong, node)
+    kept = [c for c in draft.rows.columns if c.name.lower() not in left_out]
+    for column in kept:
+        draft.rows.mark(column.name)
+    return [Output(c.name, Sql(quote(c.name), c.type), c.event) for c in kept]
+
+
+def projected(relation: Relation, outputs: Sequence[Output], condition: str, step: Step) -> Relation:
+    """`SELECT outputs FROM relation condition` as a relation over `step`."""
+    columns = tuple(Column(o.name, _stored(o.value).type, o.event) for o in outputs)
+    refuse_twice(columns)
+    listed = ", ".join(f"{_stored(o.value).text} AS {quote(o.name)}" for o in outputs)
+
+    def body(hidden: Sequence[str]) -> str:
+        return f"(SELECT {listed}{hidden_columns(hidden)} FROM {relation.body(hidden)}{condition})"
+
+    return Relation(columns, step, body, sources=relation.sources, has_watermark=relation.has_watermark, aggregated=relation.aggregated)
+
+
+def _stored(value: Sql) -> Sql:
+    """NULL alone has no type a sink could store; Spark's VOID is read as STRING."""
+    try:
+        duck_type(value.type)
+    except ValueError:
+        raise LocatedError("an interval cannot be a column; add it to a time, or use a number of seconds") from None
+    return cast(value, pa.string()) if value.type == NULL else value
+
+
+def refuse_twice(columns: Sequence[Column]) -> None:
+    names = [c.name.lower() for c in columns]
+    twice = sorted({c.name for c in columns if names.count(c.name.lower()) > 1})
+    if twice:
+        raise LocatedError(f"two columns are called {twice[0]!r}; give one another name: … AS {twice[0]}_2")
+
+
+def order_and_limit(draft: Draft) -> None:
+    """ORDER BY and LIMIT are kept for the root of a query, where the output mode decides."""
+    order, limit = draft.node.args.get("order"), draft.node.args.get("limit")
+    assert draft.result is not None
+    if draft.result.tail is None and (order or limit):
+        from dataclasses import replace
+
+        text = ordered(Compiler(RelationScope(draft.result)), order) if order else ""
+        draft.result = replace(draft.result, tail=Tail(text, limit_rows(limit)))
+
+
+def limit_rows(limit: exp.Expr | None) -> int | None:
+    if limit is None:
+        return None
+    count = limit.expression
+    if not isinstance(count, exp.Literal) or count.is_string or not count.name.isdigit():
+        raise LocatedError("LIMIT takes a whole number", limit)
+    return int(count.name)
+
+
+def ordered(compiler: Compiler, order: exp.Expr) -> str:
+    """ORDER BY's list; NULLs where Spark puts them: first ascending, last descending."""
+    items = []
+    for item in order.expressions:
+        down = bool(item.args.get("desc"))
+        first = bool(item.args.get("nulls_first"))
+        items.append(f"{compiler.compile(item.this).text} {'DESC' if down else 'ASC'} NULLS {'FIRST' if first else 'LAST'}")
+    return ", ".join(items)
+
+
+Rule = Callable[[Draft], None]

@@ -1,0 +1,163 @@
+"""Spark's types as Arrow types: their DuckDB names, common types, decimal arithmetic and casts (ANSI on).
+
+A typed piece of DuckDB SQL is an `Sql`. The rules are Spark's type coercion with ANSI:
+https://spark.apache.org/docs/latest/sql-ref-ansi-compliance.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from streamproc.batch import TIMESTAMP
+from streamproc.schema import ddl_type
+
+NULL, BOOLEAN, STRING, BINARY, DATE = pa.null(), pa.bool_(), pa.string(), pa.binary(), pa.date32()
+TINYINT, SMALLINT, INT, BIGINT = pa.int8(), pa.int16(), pa.int32(), pa.int64()
+FLOAT, DOUBLE = pa.float32(), pa.float64()
+TIMESTAMP_NTZ = pa.timestamp("us")
+INTERVAL = pa.month_day_nano_interval()
+"""Only inside expressions: no column has it."""
+
+INTEGRALS = (TINYINT, SMALLINT, INT, BIGINT)
+_NAMES: dict[pa.DataType, str] = {
+    NULL: '"NULL"', BOOLEAN: "BOOLEAN", STRING: "VARCHAR", BINARY: "BLOB", DATE: "DATE", TIMESTAMP: "TIMESTAMPTZ",
+    TINYINT: "TINYINT", SMALLINT: "SMALLINT", INT: "INTEGER", BIGINT: "BIGINT", FLOAT: "FLOAT", DOUBLE: "DOUBLE",
+    TIMESTAMP_NTZ: "TIMESTAMP", INTERVAL: "INTERVAL",
+}  # fmt: skip
+_INTEGRAL_DIGITS = {TINYINT: 3, SMALLINT: 5, INT: 10, BIGINT: 20}
+
+
+@dataclass(frozen=True)
+class Sql:
+    """A DuckDB expression, safe to embed anywhere, and the Arrow type of its value. `literal` is the Python
+    value where the expression is a constant that was written as such.
+    """
+
+    text: str
+    type: pa.DataType
+    literal: Any = None
+
+
+def quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def fail(message: str) -> str:
+    """DuckDB expression that raises when it is reached."""
+    return f"error({text_literal(message)})"
+
+
+def duck_type(kind: pa.DataType) -> str:
+    """DuckDB's name of an Arrow type of ours."""
+    if kind in _NAMES:
+        return _NAMES[kind]
+    if is_decimal(kind):
+        return f"DECIMAL({kind.precision},{kind.scale})"
+    if pa.types.is_list(kind):
+        return f"{duck_type(kind.value_type)}[]"
+    if pa.types.is_map(kind):
+        return f"MAP({duck_type(kind.key_type)}, {duck_type(kind.item_type)})"
+    if pa.types.is_struct(kind):
+        return "STRUCT(" + ", ".join(f"{quote(f.name)} {duck_type(f.type)}" for f in kind) + ")"
+    raise ValueError(f"no SQL type for {kind}")
+
+
+def spark_type(kind: pa.DataType) -> str:
+    """Spark's name of a type, for messages."""
+    return {NULL: "VOID", INTERVAL: "INTERVAL"}.get(kind) or ddl_type(kind)
+
+
+def is_decimal(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal(kind))
+
+
+def is_integral(kind: pa.DataType) -> bool:
+    return kind in INTEGRALS
+
+
+def is_fractional(kind: pa.DataType) -> bool:
+    return kind in (FLOAT, DOUBLE)
+
+
+def is_numeric(kind: pa.DataType) -> bool:
+    return is_integral(kind) or is_fractional(kind) or is_decimal(kind)
+
+
+def is_time(kind: pa.DataType) -> bool:
+    return kind in (DATE, TIMESTAMP, TIMESTAMP_NTZ)
+
+
+def is_orderable(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return is_orderable(kind.value_type)
+    if pa.types.is_struct(kind):
+        return all(is_orderable(f.type) for f in kind)
+    return (kind in _NAMES and kind != INTERVAL) or is_decimal(kind)
+
+
+def decimal(precision: int, scale: int) -> pa.DataType:
+    """Spark's bounded decimal: both at most 38 (average, sum)."""
+    return pa.decimal128(min(precision, 38), min(scale, 38))
+
+
+def adjusted_decimal(precision: int, scale: int) -> pa.DataType:
+    """Spark's decimal of an arithmetic result: beyond 38 digits the scale gives way, down to 6."""
+    if precision <= 38:
+        return pa.decimal128(precision, scale)
+    whole = precision - scale
+    return pa.decimal128(38, max(38 - whole, min(scale, 6)))
+
+
+def as_decimal(value: Sql) -> pa.DataType:
+    """The decimal type that an integral or decimal takes part with in decimal arithmetic; literals by their digits."""
+    if is_decimal(value.type):
+        return value.type
+    if value.literal is not None and is_integral(value.type):
+        return pa.decimal128(max(len(str(abs(value.literal))), 1), 0)
+    return pa.decimal128(_INTEGRAL_DIGITS[value.type], 0)
+
+
+def common_type(left: Sql, right: Sql) -> pa.DataType | None:
+    """The type both sides of a comparison, CASE, COALESCE, … are brought to; None if there is none."""
+    a, b = left.type, right.type
+    if a == b or b == NULL:
+        return a
+    if a == NULL:
+        return b
+    if STRING in (a, b):
+        return _common_with_string(b if a == STRING else a)
+    if is_numeric(a) and is_numeric(b):
+        return _common_number(left, right)
+    if is_time(a) and is_time(b):
+        return TIMESTAMP if TIMESTAMP in (a, b) else TIMESTAMP_NTZ
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        item = common_type(Sql("", a.value_type), Sql("", b.value_type))
+        return None if item is None else pa.list_(item)
+    return None
+
+
+def _common_with_string(other: pa.DataType) -> pa.DataType | None:
+    """ANSI: the string is read as the other side, integers as BIGINT, fractions and decimals as DOUBLE."""
+    if is_integral(other):
+        return BIGINT
+    if is_fractional(other) or is_decimal(other):
+        return DOUBLE
+    return other if is_time(other) or other in (BOOLEAN, BINARY) else None
+
+
+def _common_number(left: Sql, right: Sql) -> pa.DataType:
+    a, b = left.type, right.type
+    if is_integral(a) and is_integral(b):
+        return max(a, b, key=INTEGRALS.index)
+    if DOUBLE in (a, b) or FLOAT in (a, b):
+        return FLOAT if {a, b} == {FLOAT} or (FLOAT in (a, b) and all(is_integral(t) or t == FLOAT for t in (a, b))) else DOUBLE
+    x, y = as_decimal(left), as_decimal(right)
+    scale = max(x.scale, y.scale)
+    return decimal(max(x.precision - x.scale, y.precision - y.scale) + scale, scale)
