@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from streamproc.batch import TIMESTAMP
 from streamproc.errors import BadRecord, Bug
-from streamproc.operators.duck import Duck, nested
+from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.operator import Epoch, Finished, Operator
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
 from streamproc.plan.plan import Aggregate, Query, StateColumn
@@ -34,12 +34,13 @@ class AggregateOperator(Operator):
         self.id = f"{query.sink}/{step.id}"
         self._step, self._query, self._rows_sql = step, query, rows_sql
         self._timed = step.window is not None or step.time_key is not None
-        self._prepared = duck.query(step.prepare, input=step.input.schema.empty_table()).schema
+        self._prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
         self._slice_sql = nested(rows_sql, step.prepare, self._partial())
         self._combine_sql = self._placed(self._grouped(combine_sql)) + " ORDER BY _we NULLS LAST, _h"
         self._result_sql = self._placed(self._grouped(finalize_sql)) + self._result_order()
-        empty = duck.query(nested(step.prepare, self._partial()), input=step.input.schema.empty_table())
+        empty = duck.query(nested(step.prepare, self._partial()), input=empty_input(step.input.schema))
         self.state_schema = empty.schema.remove(empty.schema.get_field_index(_COUNT))
+        self._result(duck, [self.state_schema.empty_table()])  # whatever does not bind shows now
 
     def slice_sql(self) -> str:
         return self._slice_sql
@@ -139,7 +140,9 @@ class AggregateOperator(Operator):
         if not fresh:
             return []
         new = fresh[0]
-        older = [run.table for run in runs if run is not new]
+        never = new.table.column("_we").null_count  # such groups may be anywhere in a run
+        span = (None, None) if never else (new.window_min, new.window_max)
+        older = [rows for run in runs if run is not new and (rows := run.between(*span)).num_rows]
         if not older:
             return [new.table]
         match = " AND ".join(f"input.{name} IS NOT DISTINCT FROM touched.{name}" for name in ["_h", *self._groups()])

@@ -116,6 +116,11 @@ def nested(*steps: str) -> str:
     return sql
 
 
+def empty_input(schema: pa.Schema) -> pa.Table:
+    """No rows of the schema; DuckDB wants at least one column."""
+    return (schema if len(schema) else pa.schema([("_", pa.bool_())])).empty_table()
+
+
 def quoted(text: str) -> str:
     """A SQL string literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -22,11 +22,12 @@ class Executor:
 
     Slices of `slice_rows` rows run side by side in `threads` threads; the number of threads changes no result, the
     number of rows in a slice may (the last bits of sums of doubles), so it is fixed for the life of a checkpoint.
+    An epoch merges about `merge_bytes_max` bytes of each query's runs at most.
     ValueError: the plan holds an aggregate that is not allowed. Bug: SQL of the plan does not bind.
     """
 
-    def __init__(self, plan: Plan, *, threads: int = 2, slice_rows: int = 131_072) -> None:
-        self._plan, self._slice_rows = plan, slice_rows
+    def __init__(self, plan: Plan, *, threads: int = 2, slice_rows: int = 131_072, merge_bytes_max: int = 16 << 20) -> None:
+        self._plan, self._slice_rows, self._merge_bytes_max = plan, slice_rows, merge_bytes_max
         self._duck = Duck(plan.time_zone)
         self._duck_lock = threading.Lock()
         self._pool = DuckPool(threads, plan.time_zone)
@@ -87,7 +88,8 @@ class Executor:
         at = self._statements[pipeline.source].index(pipeline.stages[0].sql)
         work = partial(
             pipeline.finish, time=time, slices=[result.rows.table for result in sliced],
-            parts=[result.results[at] for result in sliced], state=state, limits=limits, slice_rows=self._slice_rows,
+            parts=[result.results[at] for result in sliced], state=state, limits=limits,
+            slice_rows=self._slice_rows, merge_bytes_max=self._merge_bytes_max,
         )  # fmt: skip
         return await self._pool.run(time.now_us, work)
 

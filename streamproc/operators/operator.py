@@ -68,8 +68,8 @@ class Epoch:
     duck: Duck
     time: EpochTime
     slices: Sequence[pa.Table]
-    limit: int | None = None
-    merge_bytes_max: int = 16 << 20
+    limit: int | None
+    merge_bytes_max: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from streamproc.errors import Bug
 from streamproc.operators.aggregate import AggregateOperator
-from streamproc.operators.duck import Duck, nested
+from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.limit import LimitOperator
 from streamproc.operators.operator import Epoch, EpochTime, Finished, Operator, Output
 from streamproc.operators.order import OrderOperator
@@ -38,6 +39,7 @@ class Pipeline:
 
     @classmethod
     def of(cls, query: Query, duck: Duck) -> Pipeline:
+        """Bug: SQL of the query does not bind, or yields other columns than the plan says."""
         source, stages = _stages(query.root, query, duck)
         return cls(query, source, tuple(stages))
 
@@ -47,7 +49,7 @@ class Pipeline:
 
     def finish(
         self, duck: Duck, time: EpochTime, slices: Sequence[pa.Table], parts: Sequence[pa.Table],
-        state: Mapping[str, Sequence[Run]], limits: Mapping[str, int], slice_rows: int,
+        state: Mapping[str, Sequence[Run]], limits: Mapping[str, int], slice_rows: int, merge_bytes_max: int,
     ) -> tuple[Output, dict[str, Finished]]:  # fmt: skip
         """The query's output and each operator's, from what the lowest stage's statement gave for every slice."""
         finished: dict[str, Finished] = {}
@@ -60,7 +62,7 @@ class Pipeline:
                 rows = pa.concat_tables(parts).cast(stage.schema)
                 continue
             name = stage.operator.id
-            epoch = Epoch(duck, time, slices, limits.get(name))
+            epoch = Epoch(duck, time, slices, limits.get(name), merge_bytes_max)
             finished[name] = stage.operator.finish(epoch, parts, state.get(name, ()))
             rows = finished[name].rows
         late = [done.late for done in finished.values() if done.late is not None]
@@ -81,14 +83,23 @@ def _stages(step: Step, query: Query, duck: Duck) -> tuple[str, list[Stage]]:
         projects.insert(0, step.sql)
         step = step.input
     if isinstance(step, Scan):
-        return step.source, [Stage(nested(*projects) if projects else "SELECT * FROM input", top.schema, None)]
+        sql = nested(*projects) if projects else "SELECT * FROM input"
+        _check(sql, step.schema, top.schema, query, duck)
+        return step.source, [Stage(sql, top.schema, None)]
     source, stages = _stages(step.input, query, duck)
     below = stages.pop()
     operator = _operator(step, query, below.sql, duck)
     stages.append(replace(below, sql=operator.slice_sql(), schema=step.schema, operator=operator))
     if projects:
+        _check(nested(*projects), step.schema, top.schema, query, duck)
         stages.append(Stage(nested(*projects), top.schema, None))
     return source, stages
+
+
+def _check(sql: str, schema: pa.Schema, expected: pa.Schema, query: Query, duck: Duck) -> None:
+    yields = duck.query(sql, input=empty_input(schema)).schema
+    if len(schema) and yields.names != expected.names:
+        raise Bug(f"sink {query.sink}: a statement yields columns {yields.names}, the plan says {expected.names}")
 
 
 def _operator(step: Step, query: Query, rows_sql: str, duck: Duck) -> Operator:

@@ -3,7 +3,7 @@
 `function(args) EXPORT_STATE` yields a state as a plain value; `to_aggregate_state(value, name, argument types,
 constants, order)` makes it one again, `combine_aggr` merges such and `finalize` gives the result. `constants` has one
 entry for every argument (NULL where it is a column): without it string_agg loses its separator. `order` names columns of
-the state's buffer, which holds the arguments first, then the columns of ORDER BY.
+the state's buffer, which holds the arguments first, then those columns of ORDER BY that are no arguments.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def check_state(state: StateColumn) -> None:
 
 def partial_sql(state: StateColumn) -> str:
     """Expression over prepared rows that yields the exported state under the state's name."""
-    call = f"{'count' if state.function == 'count_star' else state.function}({_arguments(state)}{_order_by(state)})"
+    arguments = f"{', '.join(_arguments(state))}{_order_by(state)}"
+    call = "count(*)" if state.function == "count_star" else f"{state.function}({arguments})"
     filtered = "" if state.filter is None else f" FILTER (WHERE {state.filter})"
     return f"{call}{filtered} EXPORT_STATE AS {state.name}"
 
@@ -81,8 +82,9 @@ def _state(state: StateColumn) -> str:
     if state.constants or state.order:
         parts.append(f"[{', '.join(_constants(state))}]")
     if state.order:
-        columns = enumerate(state.order, start=len(state.types))
-        parts.append(f"[{', '.join(f'{{column: {i}, order: {quoted(order)}}}' for i, (_, order) in columns)}]")
+        buffer = list(dict.fromkeys([*_arguments(state), *(column for column, _ in state.order)]))
+        columns = ((buffer.index(column), order) for column, order in state.order)
+        parts.append("[" + ", ".join(f"{{'column': {i}, 'order': {quoted(order)}}}" for i, order in columns) + "]")
     return f"to_aggregate_state({', '.join(parts)})"
 
 
@@ -90,14 +92,12 @@ def _constants(state: StateColumn) -> list[str]:
     return [*state.constants, *["NULL"] * (len(state.types) - len(state.constants))]
 
 
-def _arguments(state: StateColumn) -> str:
-    if state.function == "count_star":
-        return "*"
-    names = iter(state.args)
-    columns = (arg for arg in names) if len(state.args) < len(state.types) else None
-    if columns is not None:  # constants are not among the args
-        return ", ".join(next(columns) if constant == "NULL" else constant for constant in _constants(state))
-    return ", ".join(arg if constant == "NULL" else constant for arg, constant in zip(names, _constants(state), strict=True))
+def _arguments(state: StateColumn) -> list[str]:
+    """Arguments in SQL: constants, and columns for the rest (`args` names the columns, with or without the constants)."""
+    if len(state.args) == len(state.types):
+        return [arg if constant == "NULL" else constant for arg, constant in zip(state.args, _constants(state), strict=True)]
+    columns = iter(state.args)
+    return [next(columns) if constant == "NULL" else constant for constant in _constants(state)]
 
 
 def _order_by(state: StateColumn) -> str:

@@ -66,6 +66,13 @@ class Run:
             return 0
         return self.rank((False, watermark_us, 2**64))
 
+    def between(self, first_us: int | None, last_us: int | None) -> pa.Table:
+        """Rows whose final time lies in [first, last]; all rows where that is None."""
+        if first_us is None or last_us is None:
+            return self.table
+        start, stop = self.rank((False, first_us, -1)), self.rank((False, last_us, 2**64))
+        return self.table.slice(start, stop - start)
+
     def after(self, rows: int) -> Run | None:
         """The run without its first rows; itself for 0, None if nothing is left."""
         if rows == 0:
