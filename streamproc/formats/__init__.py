@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from streamproc.batch import Decoder
+from streamproc.formats.csv import csv_decoder
+from streamproc.formats.json import json_decoder
+from streamproc.formats.raw import raw_decoder
 from streamproc.options import CsvOptions
 
 _CSV = CsvOptions()
@@ -28,9 +31,11 @@ def make_decoder(
     one, `timestamps` how columns write their times (epoch_s, epoch_ms, epoch_us or a Spark datetime pattern).
     ValueError, with what to write instead, for a format, type, pattern or time zone that is not supported.
     """
-    from streamproc.formats.json import json_decoder
-
     declared = schema if declared is None else declared
     if format == "json":
         return json_decoder(schema, declared, timestamps or {}, time_zone)
+    if format == "csv":
+        return csv_decoder(schema, declared, columns, csv, timestamps or {}, time_zone)
+    if format == "raw":
+        return raw_decoder(schema, declared)
     raise ValueError(f"format {format!r} is unknown; write json, csv or raw")

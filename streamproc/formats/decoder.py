@@ -5,6 +5,7 @@ DuckDB runs it without the interpreter lock, one instance and one thread for eac
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ SMALL_ROWS = 100
 _ERROR_CHARS = 200
 _threads = threading.local()
 
+BOM_SQL = "SELECT CASE WHEN starts_with(v, '\ufeff') THEN substr(v, 2) ELSE v END AS v FROM batch"
+"""The batch without byte order marks."""
+
 Row = Sequence[Any]
 RecordJudge = Callable[[str], Row]
 """One payload → its values, in the order of the columns; raises Misfit."""
@@ -32,21 +36,22 @@ RecordJudge = Callable[[str], Row]
 class TextDecoder:
     """A `Decoder` of payloads that are UTF-8 text.
 
-    `columns_sql` selects from `batch(v VARCHAR)` one value per column of `schema` (named c0, c1, …), then a boolean
-    `fits`; rows in input order. Where `fits` is not true `judge` decides. None: `judge` decides on every record.
+    A statement selects from `batch(v VARCHAR)` one value per column of `schema`, then a boolean `fits`, rows in input
+    order; where `fits` is false `judge` decides. If a statement raises, the next is tried: the first may be quicker
+    and need well-formed payloads.
     """
 
     schema: pa.Schema
     judge: RecordJudge
-    columns_sql: str | None
+    statements: tuple[str, ...]
     time_zone: str = "UTC"
 
     def decode(self, values: pa.Array) -> Decoded:
         """Payloads (binary or string, NULL allowed: a row of NULLs) to rows; never raises for what a payload holds."""
-        values = _flat(values)
-        if self.columns_sql is None or len(values) <= SMALL_ROWS:
+        values = flat(values)
+        if len(values) <= SMALL_ROWS:
             return self._judged(values, None, pa.array(range(len(values)), pa.int64()))
-        rows = self._run(self.columns_sql, _text(values))
+        rows = self._run(_text(values))
         fits = rows.column("fits").combine_chunks()
         if fits.true_count == len(values):
             return Decoded(self._typed(rows), BAD_SCHEMA.empty_table())
@@ -54,17 +59,20 @@ class TextDecoder:
         unsure = pc.indices_nonzero(pc.invert(fits)).cast(pa.int64())
         return self._judged(values, (self._typed(sure), pc.indices_nonzero(fits).cast(pa.int64())), unsure)
 
-    def _run(self, sql: str, text: pa.Array) -> pa.Table:
+    def _run(self, text: pa.Array) -> pa.Table:
         connection = _connection(self.time_zone)
         connection.register("batch", pa.table({"v": text}))
         try:
-            return connection.sql(sql).to_arrow_table()
+            for statement in self.statements[:-1]:
+                with contextlib.suppress(duckdb.InvalidInputException, duckdb.ConversionException):
+                    return connection.sql(statement).to_arrow_table()
+            return connection.sql(self.statements[-1]).to_arrow_table()
         finally:
             connection.unregister("batch")
 
     def _typed(self, rows: pa.Table) -> pa.Table:
         columns = [rows.column(i).cast(field.type) for i, field in enumerate(self.schema)]
-        return _table(columns, self.schema, rows.num_rows)
+        return table_of(columns, self.schema, rows.num_rows)
 
     def _judged(self, values: pa.Array, sure: tuple[pa.Table, pa.Array] | None, unsure: pa.Array) -> Decoded:
         """Merges the rows that SQL was sure of with the judge's verdict on the others."""
@@ -76,7 +84,7 @@ class TextDecoder:
             index = pa.concat_arrays([sure[1], index])
             order = pc.sort_indices(index)
             table, index = (pa.concat_tables([sure[0], table]).take(order), index.take(order)) if good else (sure[0], sure[1])
-        return Decoded(table, _bad(bad), index if bad else None)
+        return Decoded(table, bad_table(bad), index if bad else None)
 
     def _verdicts(self, at: list[int], payloads: list[bytes | None]) -> tuple[list[Row], list[int], list[tuple[Any, ...]]]:
         # a loop over records, but only over those SQL was not sure of: 2 to 5 µs each
@@ -102,7 +110,7 @@ class TextDecoder:
 
     def _built(self, rows: list[Row]) -> pa.Table:
         columns = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(self.schema)]
-        return _table(columns, self.schema, len(rows))
+        return table_of(columns, self.schema, len(rows))
 
 
 def text_of(payload: bytes) -> str:
@@ -113,18 +121,18 @@ def text_of(payload: bytes) -> str:
         raise Misfit("not_utf8", f"invalid UTF-8 at byte {error.start}: {error.reason}") from None
 
 
-def _table(columns: list[Any], schema: pa.Schema, rows: int) -> pa.Table:
+def table_of(columns: list[Any], schema: pa.Schema, rows: int) -> pa.Table:
     if columns:
         return pa.table(columns, schema=schema)
     return pa.table({"": pa.nulls(rows)}).select([])  # no column, but a count of rows
 
 
-def _bad(found: list[tuple[Any, ...]]) -> pa.Table:
+def bad_table(found: list[tuple[Any, ...]]) -> pa.Table:
     columns = list(zip(*found, strict=True)) if found else [()] * len(BAD_SCHEMA)
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, BAD_SCHEMA, strict=True)], schema=BAD_SCHEMA)
 
 
-def _flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+def flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     return values if pa.types.is_binary(values.type) else values.cast(pa.binary())

@@ -1,6 +1,6 @@
 """Instants from text: ISO 8601 as the job file promises it, numbers since 1970, and Spark datetime patterns.
 
-Every form has a Python judge and SQL with the same verdict. Instants are microseconds since 1970 UTC, years 0000 to 9999.
+Every form has a Python judge and SQL with the same verdict. Instants are microseconds since 1970 UTC, years 1 to 9999 as in Spark.
 Local times are read as java.time does: in a gap shifted forward by its length, in an overlap the earlier instant.
 """
 
@@ -24,7 +24,7 @@ _ZONE_SQL = "(Z|[+-](0[0-9]|1[0-7])(:?[0-5][0-9])?|[+-]18(:?00)?)"
 _TIME_SQL = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?"
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _UNIT_US = {"epoch_s": 1_000_000, "epoch_ms": 1000, "epoch_us": 1}
-FIRST_US, LAST_US = -62_167_219_200_000_000, 253_402_300_799_999_999
+FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
 
@@ -36,8 +36,7 @@ def iso_moment(text: str, zone: ZoneInfo | None) -> int | None:
         return None
     year, month, day = int(parts[1]), int(parts[2]), int(parts[3])
     try:
-        # the calendar repeats every 400 years; Python's begins with year 1
-        days = date(year or 400, month, day).toordinal() - 719_163 - (0 if year else 146_097)
+        days = date(year, month, day).toordinal() - 719_163
     except ValueError:
         return None
     seconds = days * 86400 + int(parts[4] or 0) * 3600 + int(parts[5] or 0) * 60 + int(parts[6] or 0)
@@ -54,7 +53,7 @@ def _offset_us(zone: str | None) -> int:
 
 
 def _local_offset_us(micros: int, zone: ZoneInfo) -> int:
-    wall = datetime.min if micros < -62_135_596_800_000_000 else _EPOCH.replace(tzinfo=None) + micros * _US
+    wall = _EPOCH + micros * _US
     offset = wall.replace(tzinfo=zone).utcoffset()
     assert offset is not None  # a ZoneInfo always has one
     return offset // _US
@@ -103,7 +102,7 @@ class MomentFormat:
         return int(micros) if FIRST_US <= micros <= LAST_US else None
 
     def sql(self, text: str, *, zoned: bool) -> str:
-        """The same in SQL over plain text; NULL where it is no time or where only the judge can tell."""
+        """The same in SQL over plain text, as TIMESTAMP in UTC; NULL where it is no time or where only the judge can tell."""
         if self.numeric:
             return self._numeric_sql(text)
         if self._pattern:
@@ -111,14 +110,15 @@ class MomentFormat:
         return self._iso_sql(text, zoned)
 
     def _numeric_sql(self, text: str) -> str:
-        whole = f"CASE WHEN regexp_full_match({text}, '-?[0-9]{{1,16}}') THEN TRY_CAST({text} AS BIGINT) END * {_UNIT_US[self.written]}"
-        return f"CASE WHEN {whole} BETWEEN {FIRST_US} AND {LAST_US} THEN make_timestamp({whole}) AT TIME ZONE 'UTC' END"
+        unit = _UNIT_US[self.written]
+        whole = f"TRY_CAST({text} AS BIGINT)"
+        within = f"{whole} BETWEEN {-(-FIRST_US // unit)} AND {LAST_US // unit}"
+        return f"CASE WHEN regexp_full_match({text}, '-?(0|[1-9][0-9]*)') AND {within} THEN make_timestamp({whole} * {unit}) END"
 
     def _iso_sql(self, text: str, zoned: bool) -> str:
         if not zoned:
             return f"CASE WHEN regexp_full_match({text}, '{_TIME_SQL}') THEN TRY_CAST({text} AS TIMESTAMP) END"
-        with_zone = f"WHEN regexp_full_match({text}, '{_TIME_SQL}{_ZONE_SQL}') THEN TRY_CAST({text} AS TIMESTAMPTZ)"
-        local = ""
-        if self._zone is None:
-            local = f"WHEN regexp_full_match({text}, '{_TIME_SQL}') THEN TRY_CAST({text} || 'Z' AS TIMESTAMPTZ)"
+        instant = f"make_timestamp(epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)))"
+        with_zone = f"WHEN regexp_full_match({text}, '{_TIME_SQL}{_ZONE_SQL}') THEN {instant}"
+        local = f"WHEN regexp_full_match({text}, '{_TIME_SQL}') THEN TRY_CAST({text} AS TIMESTAMP)" if self._zone is None else ""
         return f"CASE {with_zone} {local} END"

@@ -196,6 +196,13 @@ def date_sql(text: str) -> str:
     return f"CASE WHEN regexp_full_match({text}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}') THEN TRY_CAST({text} AS DATE) END"
 
 
+def present_sql(kind: pa.DataType, value: str) -> str:
+    """The value is there and in the range of its type."""
+    if pa.types.is_timestamp(kind):
+        return f"{value} BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
+    return f"{value} >= DATE '0001-01-01'" if pa.types.is_date(kind) else f"{value} IS NOT NULL"
+
+
 def moments(timestamps: Mapping[str, str], name: str, time_zone: str) -> MomentFormat:
     """How the column `name` writes its times."""
     return MomentFormat(timestamps.get(name, ""), time_zone)
