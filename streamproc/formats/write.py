@@ -7,6 +7,7 @@ NULL is empty and an empty string `""`.
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -19,7 +20,7 @@ FileFormat = Literal["parquet", "json", "csv"]
 Compression = Literal["snappy", "gzip", "zstd", "none"]
 ROW_GROUP_ROWS = 250_000
 ROW_GROUP_BYTES = 64 * 2**20
-TEXT_ROWS = 100_000
+TEXT_ROWS = 50_000
 _ENDINGS: dict[Compression, str] = {"gzip": ".gz", "zstd": ".zst", "none": "", "snappy": ""}
 
 
@@ -45,7 +46,7 @@ class Encoding:
         return None
 
     def write(self, file: BinaryIO, schema: pa.Schema, batches: Iterable[pa.RecordBatch], metadata: dict[str, str]) -> None:
-        """Write all rows, holding one row group (Parquet) or 100,000 rows at a time. `metadata` goes into a Parquet footer.
+        """Write all rows, holding one row group (Parquet) or 50,000 rows at a time. `metadata` goes into a Parquet footer.
 
         Blocking; the same rows give the same bytes, however they are cut into batches (as long as a row group is below 64 MB).
         """
@@ -63,6 +64,7 @@ class Encoding:
         with pq.ParquetWriter(file, schema, compression=self.compression) as writer:
             for table in _tables(schema, batches, ROW_GROUP_ROWS):
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                del table  # or two row groups are held
 
 
 def _tables(schema: pa.Schema, batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -117,10 +119,16 @@ def _write_csv(stream: Any, schema: pa.Schema, tables: Iterable[pa.Table]) -> No
         csv.write_csv(texts, stream, csv.WriteOptions(include_header=False))
 
 
-def _texts(query: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+@functools.cache
+def _database() -> Any:
+    """One for all: to open one takes longer than to write a small file. One thread: rows keep their order."""
     import duckdb
 
-    with closing(duckdb.connect(config={"threads": 1})) as database:
+    return duckdb.connect(config={"threads": 1})
+
+
+def _texts(query: str, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    with closing(_database().cursor()) as database:
         for table in tables:
             database.register("rows", table)
             yield database.sql(query).to_arrow_table()

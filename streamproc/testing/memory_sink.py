@@ -23,6 +23,7 @@ class MemorySink(Sink):
     """
 
     guarantee = "exactly once"
+    undoes = True
 
     def __init__(self, keys: tuple[str, ...] = ()) -> None:
         self.appends_only = not keys  # type: ignore[misc]  # a fake stands for both kinds of sink
