@@ -58,10 +58,10 @@ async def run_epoch(rt: Runtime, standing: Standing, intake: Intake, *, drain: b
 
     Overtaken: somebody else's begin or commit stands. LeaseLost: drop the task. BadRecord: the job says to stop.
     """
-    rt.boundary("after_read")
+    await rt.boundary("after_read")
     stop_at_bad_records(rt, intake)
     begin = await log_begin(rt, standing, intake.shards, drain=drain)
-    rt.boundary("after_begin")
+    await rt.boundary("after_begin")
     return await finish_epoch(rt, standing, begin, intake)
 
 
@@ -75,12 +75,12 @@ async def finish_epoch(rt: Runtime, standing: Standing, begin: Begin, intake: In
     except BadRecord as error:
         await abort_epoch(rt, standing, begin, str(error))
         raise
-    rt.boundary("after_run")
+    await rt.boundary("after_run")
     letters = dead_letters(rt, judged, verdict, epoch, begin.now_us)
     written = await write_sinks(rt, output, letters, EpochId(rt.line.checkpoint, rt.line.generation, "", rt.line.task, epoch, begin.now_us))
-    rt.boundary("after_write")
+    await rt.boundary("after_write")
     state = await save_state(rt, epoch, output.state)
-    rt.boundary("before_commit")
+    await rt.boundary("before_commit")
     before = standing.commit
     commit = Commit(
         writer=rt.writer,
@@ -97,7 +97,7 @@ async def finish_epoch(rt: Runtime, standing: Standing, begin: Begin, intake: In
         finished=begin.drain,
     )
     await log_commit(rt, epoch, commit)
-    rt.boundary("after_commit")
+    await rt.boundary("after_commit")
     await tell_sources(rt, commit)
     count(rt, judged, output, written, commit)
     return Standing(epoch, commit, state)

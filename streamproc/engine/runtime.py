@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Protocol
@@ -57,7 +57,11 @@ class Held(Protocol):
     def held(self) -> bool: ...
 
 
-def nothing_happens(boundary: str) -> None:
+Boundary = Callable[[str], Awaitable[None]]
+"""Awaited between the steps of an epoch with the name of what was just done."""
+
+
+async def nothing_happens(boundary: str) -> None:
     """The default at a step's boundary; tests crash here."""
     del boundary
 
@@ -76,7 +80,7 @@ class Runtime:
     log: EpochLog
     world: World
     lease: Held
-    boundary: Callable[[str], None] = nothing_happens
+    boundary: Boundary = nothing_happens
     versions: dict[str, str] = field(default_factory=lambda: VERSIONS)
     steps: dict[str, float] = field(default_factory=dict)
 
@@ -146,7 +150,7 @@ def build(
     world: World,
     lease: Held,
     connectors: Connectors,
-    boundary: Callable[[str], None] = nothing_happens,
+    boundary: Boundary = nothing_happens,
 ) -> Runtime:
     """Connectors, decoders and the executor of a planned job. Nothing is opened yet."""
     tables = {name: _table(job, spec, plan, connectors, world) for name, spec in job.sources.items() if name in plan.scans}

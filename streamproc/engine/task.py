@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -16,10 +15,11 @@ from streamproc.engine.epoch import Overtaken, Standing, advance_time, finish_ep
 from streamproc.engine.feed import Feed
 from streamproc.engine.intake import Feeds, reread
 from streamproc.engine.retry import retried
-from streamproc.engine.runtime import Connectors, Held, Registered, Runtime, build, nothing_happens
+from streamproc.engine.runtime import Boundary, Connectors, Held, Registered, Runtime, build, nothing_happens
 from streamproc.engine.trigger import Decision, Trigger, View, decide
 from streamproc.errors import Fault, InvalidJob, LeaseLost, StreamprocError
-from streamproc.job import Job, changes, load_job, plan
+from streamproc.job import Job, load_job
+from streamproc.job.planning import plan
 from streamproc.sink import EpochId
 from streamproc.store import Store
 from streamproc.world import World
@@ -46,7 +46,7 @@ class Task:
         *,
         connectors: Connectors | None = None,
         trigger: Trigger | None = None,
-        boundary: Callable[[str], None] = nothing_happens,
+        boundary: Boundary = nothing_happens,
         stepwise: bool = False,
     ) -> None:
         self.job, self.store, self.world, self.lease = job, store, world, lease
@@ -142,6 +142,8 @@ class Task:
         """Go on with an edited job if what is stored fits it; else say what changed and what to do. Load its state."""
         before = self.standing.commit
         if before.job != self.job.hash:
+            from streamproc.job.changes import changes
+
             old = await self._job_of(before.job)
             refused = [c for c in changes(old, self.job, plan(old), self.runtime.plan) if not c.compatible]
             if refused:

@@ -12,13 +12,13 @@ import structlog
 
 from streamproc.engine.progress import Progress
 from streamproc.engine.retry import BACKOFF_S
-from streamproc.engine.runtime import Connectors, nothing_happens
+from streamproc.engine.runtime import Boundary, Connectors, nothing_happens
 from streamproc.engine.task import TASK, Task
 from streamproc.engine.trigger import Trigger
 from streamproc.errors import InvalidJob, LeaseLost, StreamprocError, Unavailable
 from streamproc.job import AvailableNow, Interval, Job
+from streamproc.lease import open_leases
 from streamproc.lease.keeper import LeaseKeeper
-from streamproc.lease.tables import open_leases
 from streamproc.status import Status
 from streamproc.store import Store
 from streamproc.stores import check_conditional, open_store
@@ -45,7 +45,7 @@ async def run_job(
     stop: asyncio.Event | None = None,
     on_status: Callable[[Status], None] = lambda status: None,
     connectors: Connectors | None = None,
-    boundary: Callable[[str], None] = nothing_happens,
+    boundary: Boundary = nothing_happens,
 ) -> int:
     """Run a job until `stop` is set, it is finished or it fails. 0: done. Errors are raised as the kinds of errors.py.
 
@@ -89,8 +89,9 @@ async def open_checkpoint(job: Job, world: World) -> Store:
 @asynccontextmanager
 async def leased(job: Job, store: Store, world: World, owner: str, stop: asyncio.Event) -> AsyncIterator[LeaseKeeper | None]:
     """The job's lease while the block runs; None if `stop` was set before it could be had."""
-    table = open_leases(job.leases, job.checkpoint, store)
-    ttl_us = job.leases.lease_ttl if job.leases else LEASE_TTL_US
+    options = job.leases
+    table = open_leases(options.type if options else None, options.path if options else None, job.checkpoint, store)
+    ttl_us = options.lease_ttl if options else LEASE_TTL_US
     keeper = LeaseKeeper(table, f"{job.name}/{TASK}", owner, ttl_us / 1e6, world)
     try:
         yield keeper if await _acquired(keeper, world, stop) else None

@@ -19,7 +19,7 @@ class Crash:
     armed: str | None = None
     passed: list[str] = field(default_factory=list)
 
-    def __call__(self, boundary: str) -> None:
+    async def __call__(self, boundary: str) -> None:
         self.passed.append(boundary)
         if boundary == self.armed:
             self.armed = None

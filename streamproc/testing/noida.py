@@ -32,6 +32,10 @@ class NoidaBroker:
     def bootstrap_servers(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
     def start(self) -> NoidaBroker:
         """Start it and wait until it listens; RuntimeError if it does not."""
         command = [_binary(), "start", "--only", "kafka", "--kafka-port", str(self.port), "--data-dir", str(self._directory)]
