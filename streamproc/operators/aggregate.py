@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from streamproc.batch import TIMESTAMP
 from streamproc.errors import BadRecord, Bug
-from streamproc.operators.duck import Duck, empty_input, nested
+from streamproc.operators.duck import Duck, empty_input, nested, quoted
 from streamproc.operators.operator import Epoch, Finished, Operator
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
 from streamproc.plan.plan import Aggregate, Query, StateColumn
@@ -159,7 +159,7 @@ class AggregateOperator(Operator):
 
     def _partial(self) -> str:
         states = [partial_sql(state) for state in self._step.states]
-        keys = ", ".join(f"{self._normal(key)} AS {key}" for key in self._step.keys)
+        keys = ", ".join(f"{_normal(key, self._prepared.field(key).type)} AS {key}" for key in self._step.keys)
         window, others = self._step.window, f"* REPLACE ({keys})" if keys else "*"
         if window is None:
             source, count = f"SELECT {others} FROM input", f"count(*) AS {_COUNT}"
@@ -208,16 +208,27 @@ class AggregateOperator(Operator):
             return "NULL::BIGINT"
         return f"epoch_us({key})" if pa.types.is_timestamp(self._prepared.field(key).type) else f"{key}::BIGINT"
 
-    def _normal(self, key: str) -> str:
-        """-0.0 groups as 0.0 and is written so, as in Spark."""
-        return f"{key} + 0" if pa.types.is_floating(self._prepared.field(key).type) else key
-
     def _result_order(self) -> str:
         names = [*(["_ws"] if self._step.window else ["_we"]), *self._step.keys]
         return " ORDER BY " + ", ".join(f"{name} NULLS FIRST" for name in names)
 
     def __repr__(self) -> str:
         return f"<AggregateOperator {self.id} {self._query.mode}>"
+
+
+def _normal(value: str, kind: pa.DataType) -> str:
+    """The key's value with 0.0 for every -0.0 in it: they are one group, and Spark writes it so."""
+    if pa.types.is_floating(kind):
+        return f"{value} + 0"
+    if pa.types.is_list(kind) and _normal("x", kind.value_type) != "x":
+        return f"list_transform({value}, lambda x: {_normal('x', kind.value_type)})"
+    if pa.types.is_struct(kind):
+        fields = {field.name: f"struct_extract({value}, {quoted(field.name)})" for field in kind}
+        normal = {field.name: _normal(fields[field.name], field.type) for field in kind}
+        if normal != fields:
+            packed = ", ".join(f"{quoted(name)}: {sql}" for name, sql in normal.items())
+            return f"CASE WHEN {value} IS NULL THEN NULL ELSE {{{packed}}} END"
+    return value
 
 
 def post(duck: Duck, sql: str, results: pa.Table, sink: str, keys: Sequence[str]) -> pa.Table:
