@@ -30,6 +30,7 @@ _UNITS_US = {
     "minute": 60 * 10**6, "min": 60 * 10**6, "m": 60 * 10**6, "hour": 3600 * 10**6, "h": 3600 * 10**6,
     "day": 86400 * 10**6, "d": 86400 * 10**6, "week": 7 * 86400 * 10**6,
 }  # fmt: skip
+MAX_DURATION_US = 10_000 * 366 * 86400 * 10**6
 MONTH_US = 31 * 86400 * 10**6
 _PART = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 
@@ -47,6 +48,8 @@ def duration_us(text: str, *, months: bool = False) -> int:
             raise ValueError(f"{text!r} is not a duration; write for example 10 seconds or 1 hour 30 minutes")
         total += float(part[1]) * _unit_us(part[2].lower(), text, months)
         at = part.end()
+    if abs(total) > MAX_DURATION_US:
+        raise ValueError(f"{text[:40]!r} is longer than 10,000 years")
     if not rest:
         raise ValueError("a duration is empty; write for example 10 seconds")
     return round(total)
@@ -153,7 +156,10 @@ DdlSchema = Annotated[
 def instant_us(value: object) -> object:
     """Microseconds since 1970 of an ISO instant (no zone: UTC); also what YAML already read as a time."""
     if isinstance(value, str):
-        value = datetime.fromisoformat(value)
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is no time; write for example 2026-01-01T00:00:00Z") from None
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

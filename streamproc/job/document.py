@@ -18,7 +18,7 @@ import yaml
 from streamproc.job.variables import Variables
 
 Path = tuple[str | int, ...]
-MAX_CHARACTERS = 4_000_000
+MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 50
 MAX_NODES = 200_000
 _TAG = "tag:yaml.org,2002:"

@@ -79,7 +79,8 @@ class Faults:
             if message not in said.setdefault(at, []):
                 said[at].append(message)
         for at, messages in said.items():
-            self.add(at, _joined(_label(at, len(path)), messages))
+            for message in _joined(_label(at, len(path)), messages):
+                self.add(at, message)
 
     def _path(self, path: Path, detail: ErrorDetails) -> Path:
         """The error's place as far as the file has it (pydantic also names union members); a missing key is at its mapping."""
@@ -95,10 +96,11 @@ def _label(path: Path, above: int) -> str:
     return ".".join(map(str, path[max(0, above - 2) :])) if path else "the file"
 
 
-def _joined(label: str, messages: list[str]) -> str:
+def _joined(label: str, messages: list[str]) -> list[str]:
+    """The members of a union that a value fits none of are told as one fault."""
     if all(message.startswith("should be ") for message in messages):
-        return f"{label}: should be {' or '.join(m.removeprefix('should be ') for m in messages)}"
-    return "; ".join(m if _whole(m) else f"{label}: {m}" for m in messages)
+        return [f"{label}: should be {' or '.join(m.removeprefix('should be ') for m in messages)}"]
+    return [m if _whole(m) else f"{label}: {m}" for m in messages]
 
 
 def _whole(message: str) -> bool:

@@ -130,7 +130,7 @@ class _JobReader:
             leases=keys.leases,
             dead_letter=dead,
             metrics=keys.metrics,
-            time_zone=zone,
+            time_zone=zone or "UTC",
             tests=tests,
             folder=FilePath(self._file).parent,
             planned=planned,
@@ -329,14 +329,16 @@ class _JobReader:
             self._faults.add(("trigger",), "the trigger's interval must be longer than nothing; asap means without a pause")
         return Interval(us)
 
-    def _zone(self) -> str:
-        zone = self._raw.get("timezone", "UTC")
+    def _zone(self) -> str | None:
+        zone = self._raw.get("timezone") or "UTC"
         try:
-            ZoneInfo(zone if isinstance(zone, str) else "UTC")
+            if zone == "localtime":
+                raise ValueError("a job must mean the same on every machine")
+            return ZoneInfo(str(zone)).key
         except (OSError, ValueError, KeyError):
             close = difflib.get_close_matches(str(zone)[:100], available_timezones(), n=1, cutoff=0.8) or ["Europe/Berlin"]
             self._faults.add(("timezone",), f"timezone {zone!r} is unknown; write for example UTC or {close[0]}")
-        return str(zone)
+            return None
 
     def _tests(self, sources: Mapping[str, SourceSpec | None], sinks: Mapping[str, SinkSpec | None]) -> tuple[TestCase, ...]:
         reader = TestReader(self._faults, sources, self._section("tables"), sinks)
@@ -350,10 +352,10 @@ class _JobReader:
         sources: Mapping[str, SourceSpec | None],
         views: Mapping[str, str],
         sinks: Mapping[str, SinkSpec | None],
-        zone: str,
+        zone: str | None,
     ) -> Plan | None:
         """The plan, also of a file with faults elsewhere, as long as every table and view is known."""
-        if not sources or None in sources.values() or len(views) < len(self._section("views")):
+        if zone is None or not sources or None in sources.values() or len(views) < len(self._section("views")):
             return None
         asked = {name: sink for name, sink in sinks.items() if sink is not None and sink.query.strip()}
         return plan_parts(self._faults, self._document, _present(sources), views, asked, zone)

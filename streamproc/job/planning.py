@@ -12,6 +12,7 @@ from streamproc.errors import Fault
 from streamproc.job.document import Document, Path
 from streamproc.job.faults import Faults, nearest
 from streamproc.job.model import Job, SinkSpec, SourceSpec
+from streamproc.plan.faults import PlanFaults
 from streamproc.plan.plan import Plan, Watermark
 
 WRITTEN = ("_op", "_epoch", "_replay")
@@ -32,11 +33,7 @@ def plan_parts(
     time_zone: str,
 ) -> Plan | None:
     """The plan, or None with the faults noted in `faults`."""
-    import importlib.util
-
-    if importlib.util.find_spec("streamproc.plan.planner") is None:
-        return Plan({}, {}, {})
-    from streamproc.plan.planner import PlanFaults, SinkQuery, TableInfo, plan_job  # sqlglot's generators are only needed here
+    from streamproc.plan.planner import SinkQuery, TableInfo, plan_job  # DuckDB is not needed to find faults of the file
 
     tables = {name: TableInfo(source.schema, extra_columns(source), watermark_of(source)) for name, source in sources.items()}
     queries = {name: SinkQuery(sink.query, sink.mode, sink.late is not None) for name, sink in sinks.items()}
