@@ -50,12 +50,12 @@ class Console(Sink):
         from rich.text import Text
 
         left = f", the first {shown.num_rows}" if shown.num_rows < count else ""
-        table = Table(title=Text(f"{self._name}, epoch {epoch.epoch}: {count} rows{left}"), title_justify="left", box=box.SIMPLE_HEAD)
+        table = Table(box=box.SIMPLE_HEAD)
         for name in shown.column_names:
             table.add_column(Text(name))
         for row in shown.to_pylist():  # at most `rows` of them
             table.add_row(*(Text("NULL", "dim") if value is None else Text(str(value)) for value in row.values()))
-        Terminal(file=self._out or sys.stdout).print(table)
+        Terminal(file=self._out or sys.stdout, highlight=False).print(Text(f"{self._name}, epoch {epoch.epoch}: {count} rows{left}"), table)
 
 
 def _first(rows: pa.RecordBatchReader, most: int) -> tuple[pa.Table, int]:

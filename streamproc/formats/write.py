@@ -152,6 +152,8 @@ def _json_value(value: str, kind: pa.DataType) -> str:
         return f"map_from_entries(list_transform(map_entries({value}), lambda entry: {entry}))"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return f"list_transform({value}, lambda item: {_json_value('item', kind.value_type)})"
+    if pa.types.is_decimal(kind):
+        return f"{value}::VARCHAR::JSON"  # to_json goes through DOUBLE for up to 18 digits
     if pa.types.is_floating(kind):
         odd = f"CASE WHEN isnan({value}) THEN 'NaN' WHEN {value} > 0 THEN 'Infinity' ELSE '-Infinity' END"
         return f"CASE WHEN isfinite({value}) THEN {_json_float(value, kind)} WHEN {value} IS NOT NULL THEN to_json({odd}) END"

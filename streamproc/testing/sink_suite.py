@@ -200,6 +200,7 @@ def every_type() -> pa.Table:
         "k": pa.array([0, 1, 2]),
         "string": pa.array(["", 'a "quoted", text\nwith lines ü', None]),
         "decimal": pa.array([Decimal("12345678901234567890.123456789012345678"), Decimal("-0.10"), None], pa.decimal128(38, 18)),
+        "decimal18": pa.array([Decimal("1234567890123456.78"), Decimal("-0.10"), None], pa.decimal128(18, 2)),
         "double": pa.array([0.1, float("nan"), None]),
         "infinite": pa.array([float("inf"), float("-inf"), None]),
         "float": pa.array([0.1, -1.5, None], pa.float32()),
