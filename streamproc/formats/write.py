@@ -146,14 +146,14 @@ def _json_value(value: str, kind: pa.DataType) -> str:
     """SQL of a value as to_json shall see it."""
     if pa.types.is_struct(kind):
         fields = ", ".join(f"{_literal(f.name)}: {_json_value(f'{value}.{_name(f.name)}', f.type)}" for f in kind)
-        return f"CASE WHEN {value} IS NULL THEN NULL ELSE to_json({{{fields}}}) END"
+        return f"CASE WHEN {value} IS NULL THEN NULL ELSE {{{fields}}} END"
     if pa.types.is_map(kind):
         entry = f"{{'k': entry.key, 'v': {_json_value('entry.value', kind.item_type)}}}"
         return f"map_from_entries(list_transform(map_entries({value}), lambda entry: {entry}))"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return f"list_transform({value}, lambda item: {_json_value('item', kind.value_type)})"
     if pa.types.is_decimal(kind):
-        return f"{value}::VARCHAR::JSON"  # to_json goes through DOUBLE for up to 18 digits
+        return f"{value}::DECIMAL(38, {kind.scale})"  # narrow ones lose their zeros; as JSON inside JSON it would become a DOUBLE
     if pa.types.is_floating(kind):
         odd = f"CASE WHEN isnan({value}) THEN 'NaN' WHEN {value} > 0 THEN 'Infinity' ELSE '-Infinity' END"
         return f"CASE WHEN isfinite({value}) THEN {_json_float(value, kind)} WHEN {value} IS NOT NULL THEN to_json({odd}) END"

@@ -218,13 +218,16 @@ def every_type() -> pa.Table:
 
 def nested_types() -> pa.Table:
     moment = datetime(2026, 1, 1, 12, 30, 15, 250, tzinfo=UTC)
-    struct = pa.struct([("at", TIMESTAMP), ("raw", pa.binary()), ("x", pa.float64())])
+    struct = pa.struct([("at", TIMESTAMP), ("raw", pa.binary()), ("x", pa.float64()), ("d", pa.decimal128(20, 2))])
+    exact = Decimal("123456789012345678.90")
     columns = {
         "k": pa.array([0, 1, 2]),
         "list": pa.array([[moment, None], [], None], pa.list_(TIMESTAMP)),
-        "struct": pa.array([{"at": moment, "raw": b"\xff", "x": float("nan")}, {"at": None, "raw": None, "x": None}, None], struct),
+        "struct": pa.array(
+            [{"at": moment, "raw": b"\xff", "x": float("nan"), "d": exact}, {"at": None, "raw": None, "x": None, "d": None}, None], struct
+        ),
         "map": pa.array([[("a", 1.5)], [], None], pa.map_(pa.string(), pa.float64())),
-        "deep": pa.array([[{"raw": b"a", "at": None, "x": 1.0}], [None], None], pa.list_(struct)),
+        "deep": pa.array([[{"raw": b"a", "at": None, "x": 1.0, "d": exact}], [None], None], pa.list_(struct)),
     }
     return pa.table(columns)
 
