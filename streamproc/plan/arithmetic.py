@@ -215,10 +215,10 @@ def element(value: Sql, index: Sql) -> Sql:
 def unify(values: Sequence[Sql]) -> list[Sql]:
     target = values[0]
     for value in values[1:]:
-        kind = common_type(target, value)
+        kind = common_type(Sql("", target.type), Sql("", value.type))
         if kind is None:
             raise LocatedError(f"{spark_type(target.type)} and {spark_type(value.type)} have no common type; CAST one of them")
-        target = Sql("", kind, target.literal if kind == target.type else None)
+        target = Sql("", kind)
     return [convert(v, target.type) for v in values]
 
 

@@ -18,6 +18,7 @@ from streamproc.plan import arithmetic
 from streamproc.plan.casts import cast, convert, try_cast
 from streamproc.plan.faults import LocatedError, RefusedError, line_of
 from streamproc.plan.functions import call
+from streamproc.plan.functions.times import NOW
 from streamproc.plan.types import (
     BIGINT,
     BINARY,
@@ -36,7 +37,6 @@ from streamproc.plan.types import (
 from streamproc.schema import arrow_type
 
 DAY_US = 86_400_000_000
-NOW = "CAST(getvariable('epoch_now') AS TIMESTAMPTZ)"
 
 
 class Scope(Protocol):

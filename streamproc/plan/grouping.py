@@ -88,7 +88,8 @@ def _ordinal(draft: Draft, node: exp.Expr) -> exp.Expr:
     at, items = int(node.name), draft.node.expressions
     if not 1 <= at <= len(items):
         raise LocatedError(f"GROUP BY {at}: SELECT has {len(items)} columns", node)
-    return items[at - 1].unalias()
+    chosen: exp.Expr = items[at - 1].unalias()
+    return chosen
 
 
 def _add_group(draft: Draft, groups: Groups, node: exp.Expr) -> None:

@@ -17,8 +17,8 @@ def output_name(node: exp.Expr) -> str:
     if isinstance(node, exp.Anonymous) and node.name.lower() in ("window", "session_window"):
         return node.name.lower()
     if isinstance(node, exp.Dot):
-        return node.expression.name
-    return node.name if isinstance(node, exp.Column) else printed(node)
+        return str(node.expression.name)
+    return str(node.name) if isinstance(node, exp.Column) else printed(node)
 
 
 def printed(node: exp.Expr) -> str:

@@ -136,12 +136,13 @@ class Job:
         return Relation(columns, Scan(name, pa.schema([])), body, name, extras, read.add, (name,), event is not None)
 
     def scan_schema(self, name: str) -> pa.Schema:
-        """Declared columns that something reads, in their order, then the extra ones."""
+        """Declared columns that something reads, in their order, then the extra ones; `_shard` if nothing is."""
         info = self.tables[name]
         watermark = {info.watermark.column} if info.watermark else set()
         read = self.read.get(name, set()) | watermark
         extra = [pa.field(f.name, _extra_type(f)) for f in info.extra if f.name in read]
-        return pa.schema([*(pa.field(f.name, f.type) for f in info.schema if f.name in read), *extra])
+        columns = [*(pa.field(f.name, f.type) for f in info.schema if f.name in read), *extra]
+        return pa.schema(columns or [pa.field("_shard", pa.string())])
 
 
 def _extra_type(column: pa.Field) -> pa.DataType:
