@@ -34,6 +34,7 @@ class Duck:
         self._connection.execute(f"SET TimeZone = {quoted(time_zone)}")
         self._connection.execute("SET lock_configuration = true")
         self._now_us: int | None = None
+        self.at(0)  # so that statements bind with the variable's type
         # a relation runs anew at each call, over what is registered then: half the cost of beginning from the text
         self._relations: dict[str, duckdb.DuckDBPyRelation] = {}
 

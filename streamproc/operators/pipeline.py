@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -87,9 +87,9 @@ def _stages(step: Step, query: Query, duck: Duck) -> tuple[str, list[Stage]]:
         _check(sql, step.schema, top.schema, query, duck)
         return step.source, [Stage(sql, top.schema, None)]
     source, stages = _stages(step.input, query, duck)
-    below = stages.pop()
+    below = stages.pop() if stages[-1].operator is None else Stage("SELECT * FROM input", step.input.schema, None)
     operator = _operator(step, query, below.sql, duck)
-    stages.append(replace(below, sql=operator.slice_sql(), schema=step.schema, operator=operator))
+    stages.append(Stage(operator.slice_sql(), step.schema, operator))
     if projects:
         _check(nested(*projects), step.schema, top.schema, query, duck)
         stages.append(Stage(nested(*projects), top.schema, None))

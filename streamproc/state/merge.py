@@ -24,8 +24,14 @@ Combine = Callable[[pa.Table], pa.Table]
 
 
 def merge(runs: Sequence[Run], combine: Combine, bytes_max: int) -> list[Run]:
-    """One epoch's share of merging: half of `bytes_max` for merges that fit at once, half for a large one."""
-    return _step(_merge_small(list(runs), combine, bytes_max // 2), combine, bytes_max // 2)
+    """One epoch's share of merging: at most half of `bytes_max` for merges that fit at once, the rest for a large one."""
+    merged, spent = _merge_small(list(runs), combine, bytes_max // 2)
+    while spent <= bytes_max * 3 // 4:
+        merged, more = _step(merged, combine, bytes_max - spent)
+        if not more:
+            break
+        spent += more
+    return merged
 
 
 def chains(runs: Sequence[Run]) -> list[Chain]:
@@ -33,24 +39,27 @@ def chains(runs: Sequence[Run]) -> list[Chain]:
     return [list(group) for _, group in groupby(runs, key=lambda run: run.chain)]
 
 
-def _merge_small(runs: list[Run], combine: Combine, budget: int) -> list[Run]:
+def _merge_small(runs: list[Run], combine: Combine, budget: int) -> tuple[list[Run], int]:
+    """Merges that fit into the budget as a whole, and the bytes they took."""
+    spent = 0
     while True:
-        fitting = [group for group in _candidates(runs) if _nbytes(group) <= budget]
+        fitting = [group for group in _candidates(runs) if _nbytes(group) <= budget - spent]
         if not fitting:
-            return runs
+            return runs, spent
         group = fitting[-1]  # the newest are the smallest
-        budget -= _nbytes(group)
+        spent += _nbytes(group)
         merged = Run.of(combine(pa.concat_tables([run.table for run in group])), next_chain(runs))
         runs = _replaced(runs, group, [merged])
 
 
-def _step(runs: list[Run], combine: Combine, budget: int) -> list[Run]:
+def _step(runs: list[Run], combine: Combine, budget: int) -> tuple[list[Run], int]:
+    """One more piece of the merge that is under way, or of a new one, and the bytes it took (0: nothing to do)."""
     inputs = [run for run in runs if run.merging == "in"]
     if not inputs:
         runs = _finished(runs)
         groups = _candidates(runs)
         if not groups:
-            return runs
+            return runs, 0
         inputs = [replace(run, merging="in") for run in groups[-1]]
         runs = _replaced(runs, groups[-1], inputs)
     outputs = [run for run in runs if run.merging == "out"]
@@ -58,7 +67,7 @@ def _step(runs: list[Run], combine: Combine, budget: int) -> list[Run]:
     chain = outputs[0].chain if outputs else next_chain(runs)
     piece = Run.of(combine(pa.concat_tables(taken)), chain, "out")
     runs = _replaced(runs, inputs, [piece, *rest])
-    return runs if rest else _finished(runs)
+    return runs if rest else _finished(runs), max(_nbytes(inputs) - _nbytes(rest), 1)
 
 
 def _finished(runs: list[Run]) -> list[Run]:
@@ -72,7 +81,8 @@ def _replaced(runs: list[Run], group: list[Run], by: list[Run]) -> list[Run]:
 
 def _lowest(inputs: list[Chain], budget: int) -> tuple[list[pa.Table], list[Run]]:
     """The lowest rows of all inputs, about `budget` bytes and at least one row, and the runs without them."""
-    bounds = [bound for chain in inputs if (bound := _bound(chain, budget // len(inputs))) is not None]
+    total = sum(map(_nbytes, inputs))
+    bounds = [bound for chain in inputs if (bound := _bound(chain, budget * _nbytes(chain) // max(total, 1))) is not None]
     taken, rest = [], []
     for run in (run for chain in inputs for run in chain):
         rows = run.rank(min(bounds)) if bounds else run.length
@@ -94,7 +104,7 @@ def _bound(chain: Chain, budget: int) -> Key | None:
 
 def _candidates(runs: list[Run]) -> list[list[Run]]:
     """Groups of neighbours to merge, oldest first; a merge under way parts the list."""
-    found = []
+    found: list[list[Run]] = []
     for busy, part in groupby(chains(runs), key=lambda chain: bool(chain[0].merging)):
         if not busy:
             found += _windows(list(part))
@@ -102,13 +112,14 @@ def _candidates(runs: list[Run]) -> list[list[Run]]:
 
 
 def _windows(part: list[Chain]) -> list[list[Run]]:
-    found, start = [], 0
+    found: list[list[Run]] = []
+    start = 0
     levels = [_level(chain) for chain in part]
     while start < len(part):
         top = max(levels[start:])
         stop = max(i for i in range(start, len(part)) if levels[i] == top) + 1
-        if stop - start >= FANOUT:
-            found.append([run for chain in part[start : start + FANOUT] for run in chain])
+        groups = (part[at : at + FANOUT] for at in range(start, stop - FANOUT + 1, FANOUT))
+        found += [[run for chain in group for run in chain] for group in groups]
         start = stop
     return found
 
