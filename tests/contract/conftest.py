@@ -1,12 +1,14 @@
 """S3 servers for the contract tests: one of each a session, a new prefix in its bucket for each test."""
 
+import asyncio
 import os
 import shutil
 import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,60 @@ def wait_for(port: int) -> None:
         except OSError:
             time.sleep(0.05)
     pytest.fail(f"nothing listens on port {port}")
+
+
+class Gate:
+    """A door in front of a server: while it is shut, every connection is cut."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.shut = False
+
+    async def __aenter__(self) -> "Gate":
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close_all()
+        self._server.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def close_all(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.shut:
+            writer.transport.abort()
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {writer, back}
+        await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+        self._writers -= {writer, back}
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(2**16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def gated() -> AsyncIterator[Callable[[dict[str, str]], Awaitable[tuple[Gate, dict[str, str]]]]]:
+    """Put a gate before a server: it, and the environment that leads through it."""
+    async with AsyncExitStack() as stack:
+
+        async def gate(environment: dict[str, str]) -> tuple[Gate, dict[str, str]]:
+            port = int(environment["AWS_ENDPOINT_URL"].rpartition(":")[2])
+            gate = await stack.enter_async_context(Gate(port))
+            return gate, environment | {"AWS_ENDPOINT_URL": gate.url}
+
+        yield gate
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from botocore.session import Session
 
 from sinks.files import Files, FilesOptions
 from streamproc.errors import Unavailable
@@ -25,6 +26,7 @@ from streamproc.testing.memory_store import MemoryStore
 from streamproc.testing.sink_suite import FIRST, Crash, Place, Row, SinkConformance, nested_types, reader, same
 from streamproc.world import World
 
+Gated = Callable[[dict[str, str]], Awaitable[tuple[Any, dict[str, str]]]]
 UseS3 = Callable[[dict[str, str]], str]
 
 
@@ -114,6 +116,7 @@ class FilesPlace(Place):
         self.options = FilesOptions.model_validate({"type": "files", "path": url} | options)
         self.store = store or open_store(url, World())
         self.crash_at = 0
+        self.gate: Any = None
 
     def sink(self) -> Sink:
         return Files(self.options, World(), "out", self.store if not self.crash_at else CrashingStore(self.store, self.crash_at))  # type: ignore[arg-type]
@@ -157,9 +160,13 @@ class FilesPlace(Place):
         self.crash_at = 0
 
     def down(self, away: bool) -> None:
-        if not isinstance(self.store, MemoryStore):
-            pytest.skip("the store's own tests take it away")
-        self.store.down = away
+        if isinstance(self.store, MemoryStore):
+            self.store.down = away
+        elif self.gate:
+            self.gate.shut = away
+            self.gate.close_all()
+        else:
+            pytest.skip("a disk is not taken away")
 
 
 class TestParquetOnDisk(SinkConformance):
@@ -223,8 +230,8 @@ class TestParquetInMemory(SinkConformance):
 
 class TestParquetInS3(SinkConformance):
     @pytest.fixture
-    def place(self, use_s3: UseS3, ministack_environment: dict[str, str]) -> Place:
-        return FilesPlace(use_s3(ministack_environment), {})
+    async def place(self, use_s3: UseS3, ministack_environment: dict[str, str], gated: Gated) -> Place:
+        return await behind_a_gate(use_s3, ministack_environment, gated)
 
 
 class TestJsonPartitionsInS3(SinkConformance):
@@ -243,8 +250,27 @@ class TestJsonPartitionsInS3(SinkConformance):
 @pytest.mark.s3
 class TestParquetInVersitygw(SinkConformance):
     @pytest.fixture
-    def place(self, use_s3: UseS3, versitygw_environment: dict[str, str]) -> Place:
-        return FilesPlace(use_s3(versitygw_environment), {})
+    async def place(self, use_s3: UseS3, versitygw_environment: dict[str, str], gated: Gated) -> Place:
+        return await behind_a_gate(use_s3, versitygw_environment, gated)
+
+
+async def behind_a_gate(use_s3: UseS3, environment: dict[str, str], gated: Gated) -> Place:
+    gate, through = await gated(environment)
+    place = FilesPlace(use_s3(through), {})
+    place.gate = gate
+    return place
+
+
+async def test_objects_are_encrypted_with_the_key(use_s3: UseS3, ministack_environment: dict[str, str]) -> None:
+    url = use_s3(ministack_environment)
+    await Files(FilesOptions(type="files", path=url, kms_key="alias/lake"), World(), "out").write(
+        FIRST, pa.table({"k": [1]}).to_reader(), "append"
+    )
+    client = Session().create_client("s3", endpoint_url=ministack_environment["AWS_ENDPOINT_URL"])
+    bucket, prefix = url.removeprefix("s3://").split("/")
+    [found] = client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+    head = client.head_object(Bucket=bucket, Key=found["Key"])
+    assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "alias/lake")
 
 
 async def check_nested(place: Place) -> None:
