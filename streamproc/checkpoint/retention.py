@@ -16,9 +16,9 @@ SAVED_FOR_US = 24 * 3600 * 10**6
 STATE_PREFIX = "state/"
 
 
-def floor_after(newest: int) -> int:
+def floor_after(newest: int, kept: int = EPOCHS_KEPT) -> int:
     """The lowest epoch kept once `newest` is committed."""
-    return max(0, newest - EPOCHS_KEPT + 1)
+    return max(0, newest - kept + 1)
 
 
 def saves(previous_us: int | None, now_us: int) -> bool:
@@ -44,10 +44,11 @@ def unreferenced(runs: Iterable[str], named: set[str], generation: int, newest: 
 
 
 class Collector:
-    """Removes what retention no longer keeps, once in `EPOCHS_KEPT` epochs or when asked."""
+    """Removes what retention no longer keeps. `epochs_kept` newest commits stay."""
 
-    def __init__(self, log: EpochLog) -> None:
+    def __init__(self, log: EpochLog, epochs_kept: int = EPOCHS_KEPT) -> None:
         self.log = log
+        self.epochs_kept = epochs_kept
         self._saved_us: int | None = None
 
     async def save_hourly(self, epoch: int, commit: Commit) -> None:
@@ -60,7 +61,7 @@ class Collector:
 
     async def collect(self, newest: int, now_us: int) -> None:
         """Raise the floor, then delete below it; then what the kept commits do not name."""
-        floor = floor_after(newest)
+        floor = floor_after(newest, self.epochs_kept)
         await self.log.raise_floor(floor)
         below = sorted({n for kind in ("begin", "commit", "verdict") async for n in self.log.epochs(kind) if n < floor})
         if below:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.batch import Chunk
+from streamproc.engine.race import first_of
 from streamproc.errors import StreamprocError, Unavailable
 from streamproc.offset import Position
 from streamproc.source import Reader, Shard, Source
@@ -31,7 +32,7 @@ MERGED_ROWS = 65_536
 class Piece:
     """Decoded rows of one shard in shard order. `rows` are the good ones (the scan's columns), `index[i]` is the place
     of `rows[i]` among all `count` records; `offsets`, `sub_offsets` and `payloads` (kept only for dead letters) belong to
-    the records; `bad` has BAD_SCHEMA. `event_us` is the newest event time among the good rows.
+    the records; `bad` has BAD_SCHEMA. `event_us` is the newest event time (of `time_column`) among the good rows.
     """
 
     shard: str
@@ -42,6 +43,7 @@ class Piece:
     index: pa.Array | None = None
     sub_offsets: pa.Array | None = None
     payloads: pa.Array | None = None
+    time_column: str | None = None
     event_us: int | None = None
     nbytes: int = 0
 
@@ -62,9 +64,11 @@ class Piece:
         bad = self.bad.filter(inside)
         index = self.index if self.index is not None else pa.array(range(self.count), pa.int64())
         good = _between(index, start, stop)
+        rows = self.rows.filter(good)
         return replace(
             self,
-            rows=self.rows.filter(good),
+            rows=rows,
+            event_us=newest_event(rows, self.time_column),
             bad=bad.set_column(0, "index", pc.subtract(bad.column("index"), start)),
             offsets=self.offsets.slice(start, stop - start),
             sub_offsets=None if self.sub_offsets is None else self.sub_offsets.slice(start, stop - start),
@@ -73,6 +77,14 @@ class Piece:
             end=end,
             nbytes=self.nbytes * (stop - start) // self.count,
         )
+
+
+def newest_event(rows: pa.Table, time_column: str | None) -> int | None:
+    """Newest time in µs, None without a time column, rows or times."""
+    if time_column is None or not rows.num_rows:
+        return None
+    newest = pc.max(rows.column(time_column))
+    return int(newest.value) if newest.is_valid else None
 
 
 def _between(values: pa.Array | pa.ChunkedArray, start: int, stop: int) -> pa.Array | pa.ChunkedArray:
@@ -235,10 +247,7 @@ class Feed:
         if self._raw or not self.at_end or left_s <= 0:
             await self._world.clock.sleep(0)
             return
-        waiting = {asyncio.ensure_future(self._world.clock.sleep(left_s)), asyncio.ensure_future(self._poked.wait())}
-        _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for future in pending:
-            future.cancel()
+        await first_of(self._world.clock.sleep(left_s), self._poked.wait())
         self._poked.clear()
 
     def take(self, records: int) -> list[Piece]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.batch import TIMESTAMP
-from streamproc.engine.feed import Piece
+from streamproc.engine.feed import Piece, newest_event
 from streamproc.engine.intake import Intake
 from streamproc.engine.runtime import Runtime
 from streamproc.engine.unbounded import Table
@@ -104,7 +104,7 @@ def _without_ahead(table: Table, piece: Piece, now_us: int, refusals: list[Refus
     good = pc.invert(ahead)
     refusals.append(_ahead(table, piece, index.filter(_one(ahead)), piece.rows.filter(ahead)))
     rows = piece.rows.filter(good)
-    return _replaced(table, piece, rows, index.filter(_one(good)))
+    return replace(piece, rows=rows, index=index.filter(_one(good)), event_us=newest_event(rows, piece.time_column))
 
 
 def _ahead(table: Table, piece: Piece, index: pa.Array, rows: pa.Table) -> Refusal:
@@ -113,13 +113,6 @@ def _ahead(table: Table, piece: Piece, index: pa.Array, rows: pa.Table) -> Refus
     limit_s = table.watermark.max_ahead_us / 1e6
     texts = pa.array([f"{table.watermark.column} {t} is more than {limit_s:g} s past the clock" for t in events.to_pylist()], pa.string())
     return Refusal(piece, index, pa.repeat(AHEAD, len(index)), texts, _payloads(piece, index), events)
-
-
-def _replaced(table: Table, piece: Piece, rows: pa.Table, index: pa.Array) -> Piece:
-    return Piece(
-        piece.shard, rows, piece.bad, piece.offsets, piece.end, index, piece.sub_offsets, piece.payloads,
-        table.newest_event(rows), piece.nbytes,
-    )  # fmt: skip
 
 
 def _payloads(piece: Piece, index: pa.Array) -> pa.Array:

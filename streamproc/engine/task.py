@@ -14,6 +14,7 @@ from streamproc.checkpoint.root import keep_text, open_root, read_text, write_ro
 from streamproc.engine.epoch import Overtaken, Standing, advance_time, finish_epoch, run_epoch
 from streamproc.engine.feed import Feed
 from streamproc.engine.intake import Feeds, reread
+from streamproc.engine.race import first_of
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import Boundary, Connectors, Held, Registered, Runtime, build, nothing_happens
 from streamproc.engine.trigger import Decision, Trigger, View, decide
@@ -236,10 +237,7 @@ class Task:
         """Until news of a feed or the trigger's time; news cannot bring the trigger's time nearer."""
         feeds = self._the_feeds()
         if wait_us is not None and not self.stopping:
-            waiting = {asyncio.ensure_future(self.world.clock.sleep(wait_us / 1e6)), asyncio.ensure_future(self._stopped())}
-            _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for future in pending:
-                future.cancel()
+            await first_of(self.world.clock.sleep(wait_us / 1e6), self._stopped())
             return
         await feeds.news.wait()
         feeds.news.clear()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from streamproc.batch import BAD_SCHEMA, EXTRA_COLUMNS, Chunk, Decoded, Decoder
-from streamproc.engine.feed import Piece
+from streamproc.engine.feed import Piece, newest_event
 from streamproc.plan.plan import Watermark
 from streamproc.source import Source
 
@@ -44,17 +43,11 @@ class Table:
             sub_offsets=wire.column("_sub_sequence") if "_sub_sequence" in names else None,
             index=decoded.index,
             end=chunk.end,
-            event_us=self.newest_event(rows),
+            time_column=self.watermark.column if self.watermark else None,
+            event_us=newest_event(rows, self.watermark.column if self.watermark else None),
             payloads=wire.column("_value") if self.keeps_payloads and "_value" in names else None,
             nbytes=rows.nbytes + decoded.bad.nbytes + (wire.nbytes if self.keeps_payloads else wire.column("_offset").nbytes),
         )
-
-    def newest_event(self, rows: pa.Table) -> int | None:
-        """Newest event time in µs, None without watermark, rows or times."""
-        if self.watermark is None or not rows.num_rows:
-            return None
-        newest = pc.max(rows.column(self.watermark.column))
-        return None if not newest.is_valid else int(newest.value)
 
     def _values(self, wire: pa.RecordBatch) -> Decoded:
         if self.decoder is not None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from streamproc.engine.progress import Progress
+from streamproc.engine.race import first_of
 from streamproc.engine.retry import BACKOFF_S
 from streamproc.engine.runtime import Boundary, Connectors, nothing_happens
 from streamproc.engine.task import TASK, Task
@@ -104,17 +105,13 @@ async def _acquired(keeper: LeaseKeeper, world: World, stop: asyncio.Event) -> b
     async def acquire() -> None:
         while True:
             try:
-                return await keeper.acquire()
+                await keeper.acquire()
+                return
             except Unavailable as error:
                 log.warning("the lease table does not answer, trying again", error=str(error))
                 await world.clock.sleep(1.0)
 
-    waiting = {asyncio.ensure_future(acquire()), asyncio.ensure_future(stop.wait())}
-    done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for future in pending:
-        future.cancel()
-    for future in done:
-        future.result()
+    await first_of(acquire(), stop.wait())
     return keeper.held
 
 

@@ -32,7 +32,7 @@ sources:
     schema: user STRING, page STRING, amount DECIMAL(10,2), ts TIMESTAMP
     watermark: {{column: ts, delay: 5 seconds}}
     bad_records: dead_letter
-    max_rows_per_epoch: 7
+    max_rows_per_epoch: 17
 sinks:
   out:
     type: console
@@ -87,13 +87,13 @@ def check(kind: str, run: JobRun, last: int) -> None:
 async def test_a_death_at_a_boundary_changes_no_row(kind, boundary):
     run = JobRun(job(kind), START_US)
     await run.start()
-    for part in range(4):
+    for part in range(3):
         run.crash.armed = boundary
-        await put_rows(run, part * 25, part * 25 + 25)
+        await put_rows(run, part * 30, part * 30 + 30)
         await run.process()
         assert run.stopped is None
         assert run.crash.armed is None
-    check(kind, run, 100)
+    check(kind, run, 90)
     await run.close()
 
 
@@ -104,11 +104,11 @@ async def test_a_store_that_loses_answers_changes_no_row(kind, when, prefix):
     run = JobRun(job(kind), START_US)
     run.store.fail_next_put(when, prefix)
     await _with_ticks(run, run.start())
-    for part in range(4):
-        await put_rows(run, part * 25, part * 25 + 25)
+    for part in range(3):
+        await put_rows(run, part * 30, part * 30 + 30)
         run.store.fail_next_put(when, prefix)
         await _with_ticks(run, run.process())
-    check(kind, run, 100)
+    check(kind, run, 90)
     await run.close()
 
 
@@ -117,11 +117,11 @@ async def test_a_store_that_loses_answers_changes_no_row(kind, when, prefix):
 async def test_a_sink_that_loses_answers_gets_each_row_once(kind, when):
     run = JobRun(job(kind), START_US)
     await run.start()
-    for part in range(4):
-        await put_rows(run, part * 25, part * 25 + 25)
+    for part in range(3):
+        await put_rows(run, part * 30, part * 30 + 30)
         run.sinks["out"].fail_next(when)
         await _with_ticks(run, run.process())
-    check(kind, run, 100)
+    check(kind, run, 90)
     await run.close()
 
 
