@@ -1,6 +1,6 @@
 """The job file: YAML and Spark SQL in, a frozen `Job` out, or every fault with its line."""
 
-from streamproc.job.json_schema import json_schema
+from streamproc.job.editor_schema import json_schema
 from streamproc.job.keys import LeaseOptions, MetricsOptions
 from streamproc.job.load import is_remote, load_job
 from streamproc.job.model import (

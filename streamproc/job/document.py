@@ -164,8 +164,10 @@ class _Stop(Exception):
     """The document is too large to look at further."""
 
 
-def read_document(text: str, environment: Mapping[str, str], overrides: Sequence[str]) -> Document:
-    """Parse a job file; faults of the YAML, of `${VAR}` and of `--set` are in the document's `faults`."""
+def read_document(text: str, environment: Mapping[str, str] | None, overrides: Sequence[str]) -> Document:
+    """Parse a job file; faults of the YAML, of `${VAR}` and of `--set` are in the document's `faults`.
+    Without an environment, variables stay as they are written.
+    """
     document = Document(text)
     if len(text) > MAX_CHARACTERS:
         document.faults.append((1, f"the file is longer than {MAX_CHARACTERS:,} characters"))
@@ -177,11 +179,11 @@ def read_document(text: str, environment: Mapping[str, str], overrides: Sequence
     except yaml.YAMLError as error:
         document.faults.append((_reader_line(text, error), f"not valid YAML: {getattr(error, 'reason', error)}"))
     else:
-        _build(document, root, Variables(environment), overrides)
+        _build(document, root, None if environment is None else Variables(environment), overrides)
     return document
 
 
-def _build(document: Document, root: yaml.Node | None, variables: Variables, overrides: Sequence[str]) -> None:
+def _build(document: Document, root: yaml.Node | None, variables: Variables | None, overrides: Sequence[str]) -> None:
     builder = _Builder(document, variables)
     if root is None and overrides:
         root = yaml.MappingNode(_TAG + "map", [], _start(), _start())
@@ -200,7 +202,7 @@ def _build(document: Document, root: yaml.Node | None, variables: Variables, ove
 class _Builder:
     """Nodes to plain data, noting places on the way."""
 
-    def __init__(self, document: Document, variables: Variables) -> None:
+    def __init__(self, document: Document, variables: Variables | None) -> None:
         self._document = document
         self._variables = variables
         self._nodes = 0
@@ -226,7 +228,7 @@ class _Builder:
             return self._refuse_tag(node, line)
         try:
             value = _SCALARS[kind](node.value)
-            if not isinstance(value, str) or is_sql(path):
+            if not isinstance(value, str) or is_sql(path) or self._variables is None:
                 return value
             return self._variables.replace(value) or (_ABSENT if "${" in value else value)
         except ValueError as error:

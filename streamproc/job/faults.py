@@ -62,7 +62,8 @@ class Faults:
 
     def validate(self, model: type[Model], value: Mapping[str, Any], path: Path, place: str = "") -> Model | None:
         """The model of `value`, or None with every fault noted. Keys without a value count as absent."""
-        given = {key: item for key, item in value.items() if item is not None}
+        known = keys_of(model)
+        given = {key: item for key, item in value.items() if item is not None or key not in known}
         try:
             return model.model_validate(given, context={"job_file": True})
         except ValidationError as error:
@@ -123,6 +124,8 @@ def _unknown_key(model: type[BaseModel], loc: tuple[int | str, ...], place: str)
     key = str(loc[-1])
     if len(loc) == 1 and key in NOT_YET.get(place, ()):
         return not_yet(f"{key!r}") + ": remove the key"
+    if " " in key:
+        return f"unknown key {key!r}; quote the value before it: in {{…}} a comma ends a value"
     return f"unknown key {key!r}{nearest(key, keys_of(_inner(model, loc)))}"
 
 

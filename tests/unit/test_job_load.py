@@ -232,6 +232,11 @@ def test_a_job_without_sources_and_sinks() -> None:
     assert faults("~\n") == [(1, "the file is empty; write at least sources and sinks")]
 
 
+def test_a_comma_in_braces_is_explained() -> None:
+    text = HEAD + "  out: {type: console, query: SELECT user, page FROM clicks}\n"
+    assert (18, "unknown key 'page FROM clicks'; quote the value before it: in {…} a comma ends a value") in faults(text)
+
+
 def test_every_fault_is_told_at_once() -> None:
     text = HEAD.replace("type: files", "type: fils").replace("topic: clicks", "topik: clicks").replace("delay: 30 seconds", "delay: soon")
     text = text.replace("name: page-views", "nam: x") + "trigger: never\n"
