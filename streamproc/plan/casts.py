@@ -43,6 +43,8 @@ def cast(value: Sql, target: pa.DataType) -> Sql:
         return value
     if value.type == NULL:
         return Sql(f"CAST(NULL AS {duck_type(target)})", target)
+    if isinstance(value.literal, int) and is_integral(value.type) and is_numeric(target):
+        return Sql(f"CAST({value.literal} AS {duck_type(target)})", target, value.literal)
     text = _nested(value, target) or _scalar(value, target)
     if text is None:
         raise LocatedError(f"{spark_type(value.type)} cannot be cast to {spark_type(target)}{_instead(value.type, target)}")

@@ -41,6 +41,10 @@ class RefusedError(LocatedError):
         super().__init__(message, line=0)
 
 
+class CircleError(LocatedError):
+    """Views that read each other: reported at every view that leads there."""
+
+
 class DependsOnFaultyViewError(Exception):
     """The fault is reported at the view itself, not again at each of its readers."""
 
@@ -64,5 +68,5 @@ def _line_of_parent(node: exp.Expr) -> int:
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` or nothing."""
     names = {k.lower(): k for k in known}
-    hits = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    hits = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.7)
     return f"; did you mean {names[hits[0]]!r}?" if hits else ""

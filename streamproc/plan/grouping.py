@@ -10,6 +10,7 @@ from sqlglot import exp
 
 from streamproc.batch import TIMESTAMP
 from streamproc.plan.aggregates import AGGREGATES, AggregateCall, States
+from streamproc.plan.arithmetic import field as struct_field
 from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.names import output_name
@@ -132,6 +133,8 @@ class ResultCompiler(Compiler):
     def special(self, node: exp.Expr) -> Sql | None:
         if is_window(node):
             return self._window(node)
+        if isinstance(node, exp.Dot) and is_window(node.this):
+            return self._side(node)
         if is_aggregate_call(node):
             return self._aggregate(node)
         if isinstance(node, exp.Literal | exp.Null | exp.Boolean | exp.Interval) or has_aggregate(node):
@@ -150,6 +153,11 @@ class ResultCompiler(Compiler):
         if self.groups.window is None or read_window(self.draft.scope, node) != self.groups.window:
             raise LocatedError("this window is not in GROUP BY; group by the same window(…)")
         return WINDOW
+
+    def _side(self, node: exp.Expr) -> Sql:
+        self._window(node.this)
+        value, rest = window_column([node.expression.name])
+        return struct_field(value, rest[0]) if rest else value
 
     def _aggregate(self, node: exp.Expr) -> Sql:
         where, ignore_nulls = None, False

@@ -17,7 +17,7 @@ from streamproc.batch import EXTRA_COLUMNS
 from streamproc.plan import modes
 from streamproc.plan.checked import Checker
 from streamproc.plan.dialect import parse_query
-from streamproc.plan.faults import DependsOnFaultyViewError, LocatedError, PlanFaults, RefusedError, SqlFault, nearest
+from streamproc.plan.faults import CircleError, DependsOnFaultyViewError, LocatedError, PlanFaults, RefusedError, SqlFault, nearest
 from streamproc.plan.grouping import group_rows
 from streamproc.plan.plan import OutputMode, Plan, Query, Scan, Step, Watermark
 from streamproc.plan.relation import Column, Relation, hidden_name
@@ -106,7 +106,7 @@ class Job:
     def view(self, name: str, origin: bool, mode: OutputMode | None) -> Relation:
         if name in self.open:
             cycle = " -> ".join([*self.open[self.open.index(name) :], name])
-            raise LocatedError(f"views read each other in a circle: {cycle}; one of them must read a source", line=0)
+            raise CircleError(f"views read each other in a circle: {cycle}; one of them must read a source", line=0)
         key = (name, origin)
         if key not in self.planned:
             self.open.append(name)
@@ -210,11 +210,11 @@ class Names:
         raise LocatedError(f"there is no source or view {node.name!r}{hint}", node)
 
     def _view(self, name: str) -> Relation:
-        """A fault inside the view is reported there; a circle at each view of it."""
+        """A fault inside the view is reported there."""
         try:
             return self.job.view(name, self.origin, self.mode)
         except LocatedError as error:
-            if name in self.job.open:
+            if isinstance(error, CircleError) and self.job.open:
                 raise
             raise DependsOnFaultyViewError from error
 

@@ -1,0 +1,86 @@
+"""A plan as text: operators, keys, windows, the state they keep and when it leaves, columns decoded."""
+
+from __future__ import annotations
+
+from streamproc.plan.plan import Aggregate, Limit, Order, Plan, Project, Query, Scan, StateColumn, Step, Watermark
+from streamproc.schema import ddl
+
+VALUES_KEPT = frozenset({"list", "quantile_cont", "quantile_disc", "median"})
+"""States that grow with the rows of a group."""
+
+
+def explain(plan: Plan) -> str:
+    """The plan as an indented tree: a block for each source, then one for each sink."""
+    lines = [line for scan in plan.scans.values() for line in _scan(plan, scan)]
+    for query in plan.queries.values():
+        lines += ["", *_query(plan, query)]
+    if plan.notes:
+        lines += ["", *(f"note: {note}" for note in plan.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _scan(plan: Plan, scan: Scan) -> list[str]:
+    watermark = plan.watermarks.get(scan.source)
+    return [f"source {scan.source}", f"  decodes {ddl(scan.schema)}", f"  {_watermark(watermark)}"]
+
+
+def _watermark(watermark: Watermark | None) -> str:
+    if watermark is None:
+        return "no watermark"
+    idle = "never idle" if watermark.idle_us is None else f"idle after {_seconds(watermark.idle_us)}"
+    return f"watermark {watermark.column} - {_seconds(watermark.delay_us)}, {idle}"
+
+
+def _query(plan: Plan, query: Query) -> list[str]:
+    late = ", late rows kept with their origin" if query.carries_origin else ""
+    return [f"sink {query.sink} ({query.mode}{late})", f"  yields {ddl(query.schema)}", *_step(plan, query, query.root, 1)]
+
+
+def _step(plan: Plan, query: Query, step: Step, depth: int) -> list[str]:
+    if isinstance(step, Scan):
+        return [_line(depth, f"Scan {step.source}")]
+    return [_line(depth, text) for text in _operator(plan, query, step)] + _step(plan, query, step.input, depth + 1)
+
+
+def _line(depth: int, text: str) -> str:
+    return f"{'  ' * depth}{text}"
+
+
+def _operator(plan: Plan, query: Query, step: Project | Aggregate | Limit | Order) -> list[str]:
+    if isinstance(step, Project):
+        return [f"Project {step.sql}"]
+    if isinstance(step, Limit):
+        return [f"Limit {step.rows}: the first rows of the job's life; state: one counter"]
+    if isinstance(step, Order):
+        return [f"Order {step.sql}"]
+    window = f", window {step.window}" if step.window else ""
+    return [
+        f"Aggregate by {', '.join(step.keys) or 'nothing'}{window}",
+        f"  prepare {step.prepare}",
+        f"  states  {', '.join(_state(s) for s in step.states) or 'none'}",
+        f"  result  {step.post}",
+        f"  state   {_leaves(query, step)}",
+    ]
+
+
+def _state(state: StateColumn) -> str:
+    filtered = f" filter {state.filter}" if state.filter else ""
+    order = f" order {', '.join(name for name, _ in state.order)}" if state.order else ""
+    grows = " (keeps every value)" if state.function in VALUES_KEPT else ""
+    return f"{state.name} = {state.function}({', '.join(state.args)}){filtered}{order}{grows}"
+
+
+def _leaves(query: Query, step: Aggregate) -> str:
+    if step.global_group:
+        return "one group, kept for ever"
+    if query.mode == "complete":
+        return "every group, kept for ever"
+    if not step.uses_watermark:
+        return "one row a group, kept for ever"
+    if step.window:
+        return "one row a group and window, until the watermark passes the window's end"
+    return "one row a group, until the watermark passes its event time"
+
+
+def _seconds(micros: int) -> str:
+    return f"{micros / 1_000_000:g} s"

@@ -1,0 +1,173 @@
+SELECT pag FROM clicks
+=> sinks.out.query:0: there is no column 'pag' in clicks; did you mean 'page'?
+
+SELECT user,
+  nothing_like_it
+FROM clicks
+=> sinks.out.query:1: there is no column 'nothing_like_it' in clicks; the columns are user, page, amount, n, d, tags, ts
+
+SELECT * FROM click
+=> sinks.out.query:0: there is no source or view 'click'; did you mean 'clicks'?
+
+SELECT uper(user) FROM clicks
+=> sinks.out.query:0: function uper() is not supported; did you mean 'upper'?
+
+SELECT
+  user,
+  read_csv('/etc/passwd') AS x
+FROM clicks
+=> sinks.out.query:2: function read_csv() is not supported
+
+SELECT getenv('HOME') FROM clicks
+=> sinks.out.query:0: function getenv() is not supported
+
+SELECT * FROM read_parquet('x')
+=> sinks.out.query:0: table function read_parquet() is not supported; read a source or a view
+
+SELECT * FROM `/etc/passwd`
+=> sinks.out.query:0: there is no source or view '/etc/passwd'; there are clicks, plain
+
+SELECT rand() FROM clicks
+=> sinks.out.query:0: rand() is refused: its value would differ when an epoch runs again; hash a column instead: md5(key)
+
+SELECT uuid() FROM clicks
+=> sinks.out.query:0: uuid() is refused: its value would differ when an epoch runs again; build an id from columns: concat(_shard, '-', _offset)
+
+SELECT page, count(*) FROM clicks GROUP BY page
+=> sinks.out.query:0: mode append writes a group when no more rows can come, which needs GROUP BY window(ts, '1 minute') (or the event-time column itself) of source 'clicks', or write mode: update
+
+SELECT id, count(*) FROM plain GROUP BY window(ts, '1 minute'), id
+=> sinks.out.query:0: mode append writes a group when no more rows can come, which needs a watermark: add `watermark: {column: …, delay: …}` to source 'plain' and group by window(that column, …), or write mode: update
+
+SELECT count(*) FROM clicks GROUP BY window(ts + INTERVAL 1 HOUR, '1 minute')
+=> sinks.out.query:0: mode append writes a group when no more rows can come, which needs the window over the watermark's own column of source 'clicks', not over an expression, or write mode: update
+
+-- sinks.out complete
+SELECT * FROM clicks
+=> sinks.out.query:0: mode complete needs an aggregate, since all rows of the job would be kept; write mode: append
+
+SELECT * FROM clicks ORDER BY n
+=> sinks.out.query:0: ORDER BY of a stream would never end; it is possible in mode complete, else leave it out
+
+-- sinks.out update
+SELECT page, count(*) FROM clicks GROUP BY page LIMIT 3
+=> sinks.out.query:0: LIMIT in mode update needs ORDER BY in mode complete; in append it gives the first rows of the job's life
+
+SELECT a.user
+FROM clicks a JOIN plain b ON a.n = b.id
+=> sinks.out.query:0: joins are not supported yet; write each side to a sink of its own and join where the tables are read
+
+SELECT DISTINCT user FROM clicks
+=> sinks.out.query:0: DISTINCT is not supported yet; GROUP BY the columns and the window instead
+
+SELECT count(*) FROM clicks GROUP BY session_window(ts, '5 minutes')
+=> sinks.out.query:0: session_window is not supported yet; use window(ts, '5 minutes') and join the sessions where the table is read
+
+SELECT count(*) FROM clicks GROUP BY cumulate_window(ts, '1 minute', '1 hour')
+=> sinks.out.query:0: cumulate_window is not supported yet; use window(ts, step) and sum up where the table is read
+
+SELECT window_time(window) FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:0: window_time() is refused: windows over windowed results are not supported yet; select window.end and aggregate where the sink's table is read
+
+SELECT count(DISTINCT user) FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:0: DISTINCT inside an aggregate is not supported yet; use approx_count_distinct(x), or write the distinct values to a sink and count them there
+
+SELECT count(*) FROM clicks GROUP BY window(ts, '1 month')
+=> sinks.out.query:0: '1 month': months and years have no fixed length; use days
+
+SELECT count(*) FROM clicks GROUP BY window(ts, '1 minute', '2 minutes')
+=> sinks.out.query:0: the window's slide (120000000 µs) must be above 0 and not above its size (60000000 µs)
+
+SELECT user, row_number() OVER (PARTITION BY user ORDER BY ts) AS r FROM clicks
+=> sinks.out.query:0: OVER windows (ROW_NUMBER, LAG, running sums) are not supported yet; for the top row of a group use max_by(x, y) with GROUP BY, or compute them where the sink's table is read
+
+SELECT max(c) FROM (SELECT count(*) AS c FROM clicks GROUP BY window(ts, '1 minute'), page) GROUP BY c
+=> sinks.out.query:0: an aggregate over an aggregate is not supported yet; write the inner result to a sink and aggregate where that table is read
+
+SELECT count(*) FROM clicks GROUP BY ROLLUP(page, user)
+=> sinks.out.query:0: GROUPING SETS, CUBE and ROLLUP are not supported yet; write one sink per grouping
+
+SELECT user FROM clicks UNION ALL SELECT cast(id AS STRING) FROM plain
+=> sinks.out.query:0: UNION ALL of different sources is not supported yet; write a sink for each
+
+SELECT user FROM clicks UNION SELECT page FROM clicks
+=> sinks.out.query:0: UNION without ALL removes duplicates, which is not supported yet; write UNION ALL
+
+SELECT user FROM clicks EXCEPT SELECT page FROM clicks
+=> sinks.out.query:0: EXCEPT is not supported; filter with WHERE, or compare where the tables are read
+
+SELECT * FROM clicks
+WHERE n IN (SELECT id FROM plain)
+=> sinks.out.query:0: a subquery in an expression is not supported yet; write the values out: x IN ('a', 'b')
+
+SELECT * FROM clicks WHERE EXISTS (SELECT 1 FROM plain)
+=> sinks.out.query:0: a subquery in an expression is not supported yet; write the values out, or make it a sink of its own
+
+SELECT * FROM drop_duplicates(clicks, 'user')
+=> sinks.out.query:0: drop_duplicates() is not supported yet; GROUP BY the columns and the window, and take any_value() of the rest
+
+SELECT page, user, count(*) FROM clicks GROUP BY window(ts, '1 minute'), page
+=> sinks.out.query:0: column 'user' is neither grouped nor in an aggregate; add it to GROUP BY or take any_value(user)
+
+SELECT user FROM clicks WHERE count(*) > 1
+=> sinks.out.query:0: count() is an aggregate and cannot stand here; compute it in SELECT or HAVING of a query with GROUP BY
+
+SELECT user AS x, page AS X FROM clicks
+=> sinks.out.query:0: two columns are called 'X'; give one another name: … AS X_2
+
+SELECT user +
+FROM clicks
+=> sinks.out.query:1: not Spark SQL: Required keyword: 'expression' missing for <class 'sqlglot.expressions.core.Add'> near 'FROM'
+
+DELETE FROM clicks
+=> sinks.out.query:0: only a query can stand here; write SELECT … FROM …
+
+SELECT user FROM clicks; SELECT page FROM clicks
+=> sinks.out.query:0: write one query, without a second statement after ';'
+
+SELECT 1
+=> sinks.out.query:0: the query reads no table; write FROM with a source or a view
+
+SELECT cast(d AS STRING) FROM clicks
+=> sinks.out.query:0: DOUBLE cannot be cast to STRING here, since the digits would differ from Spark's; CAST to DECIMAL(p,s) first
+
+SELECT tags + 1 FROM clicks
+=> sinks.out.query:0: ARRAY<STRING> + INT is not possible; CAST to numbers
+
+SELECT regexp_extract(user, '(?=a)b') FROM clicks
+=> sinks.out.query:0: regexp_extract(): look-around, back references, possessive quantifiers and \G \Z \R \h are not supported
+
+SELECT date_format(ts, 'yyyy-QQ') FROM clicks
+=> sinks.out.query:0: the pattern 'yyyy-QQ': 'QQ' is not supported; use yyyy MM dd HH mm ss SSS
+
+SELECT array(1)[0] FROM clicks
+=> sinks.out.query:0: ARRAY is not supported: ARRAY(0)
+
+SELECT sum(count(*)) FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:0: an aggregate inside an aggregate is not possible
+
+SELECT mode(user) FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:0: mode() is refused: its partial states cannot be kept and combined yet; collect_list(x) keeps the values
+
+-- views.a
+SELECT * FROM b
+-- views.b
+SELECT * FROM a
+-- sinks.out append
+SELECT * FROM a
+=> views.a:0: views read each other in a circle: a -> b -> a; one of them must read a source
+=> views.b:0: views read each other in a circle: b -> a -> b; one of them must read a source
+
+-- views.unused
+SELECT wrong FROM clicks
+-- views.second
+SELECT user
+  , n + tags AS x
+FROM clicks
+-- sinks.out append
+SELECT * FROM unused
+-- sinks.other append
+SELECT nothing_here FROM plain
+=> sinks.other.query:0: there is no column 'nothing_here' in plain; the columns are id, ts
+=> views.second:1: INT + ARRAY<STRING> is not possible; CAST to numbers
+=> views.unused:0: there is no column 'wrong' in clicks; the columns are user, page, amount, n, d, tags, ts
