@@ -25,12 +25,12 @@ from streamproc.store import Changed, Exists, Listed, Missing, Object, Store
 from streamproc.stores.names import check_name
 from streamproc.world import World
 
-LARGE_BYTES = 64 * 2**20
+LARGE_BYTES = 16 * 2**20
 """From here on an object is uploaded in parts."""
 UPLOADS = "_uploads/"
 """Where large objects are put together before they get their name; readers of lakes skip names that begin with `_`."""
 STRAY_AFTER_US = 3600 * 10**6
-_CLIENT = {"allow_http": True, "connect_timeout": "5s", "timeout": "30s"}
+_CLIENT = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "30s", "timeout": "300s"}
 _RETRY = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=60),
@@ -50,6 +50,11 @@ class RemoteStore(Store):
         self._world = world
         open_url: Any = backends.from_url  # its overloads want each scheme's keys as literals
         self._store: Any = open_url(self._url, client_options=_CLIENT, retry_config=_RETRY, **_config(self._url, kms_key, world))
+
+    @property
+    def objects(self) -> Any:
+        """The store of obstore itself: for readers of lakes, whose names and sizes are not a checkpoint's."""
+        return self._store
 
     async def get(self, name: str) -> Object:
         with self._errors(name):
