@@ -110,7 +110,7 @@ def unpack(part: Fetched, how: Unpacking) -> Iterator[Unpacked]:
         hidden = how.committed and aborted.hides(batch)
         if not (hidden or batch.is_control_batch):
             piece.add(batch, header)
-        if piece.full:
+        if piece.full and header.next < part.next:
             yield piece.take(header.next)
             piece = _Piece(part.start, how)
     yield piece.take(part.next)
