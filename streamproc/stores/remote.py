@@ -65,6 +65,8 @@ class RemoteStore(Store):
     async def put(self, name: str, data: bytes, *, if_match: str | None = None, overwrite: bool = False) -> str:
         check_name(name)
         mode: Any = _update(if_match) if if_match is not None else "overwrite" if overwrite else "create"
+        if mode == "create" and len(data) >= LARGE_BYTES:
+            return await self._put_large(name, data)
         try:
             with self._errors(name):
                 return _etag(await obstore.put_async(self._store, name, data, mode=mode, use_multipart=False))
@@ -73,6 +75,7 @@ class RemoteStore(Store):
 
     async def create(self, name: str, fill: Callable[[BinaryIO], None]) -> None:
         """A large object is uploaded in parts under `_uploads/`, then copied to its name on the server if that is free."""
+        check_name(name)
         with tempfile.TemporaryFile() as file:
             await asyncio.to_thread(fill, file)
             size = file.tell()
@@ -82,13 +85,13 @@ class RemoteStore(Store):
             else:
                 await self._put_large(name, file)
 
-    async def _put_large(self, name: str, file: Any) -> None:
-        check_name(name)
+    async def _put_large(self, name: str, content: Any) -> str:
         upload = f"{UPLOADS}{self._world.new_id()}"
         with self._errors(name):
-            await obstore.put_async(self._store, upload, file, use_multipart=True)
+            await obstore.put_async(self._store, upload, content, use_multipart=True)
             try:
                 await obstore.copy_async(self._store, upload, name, overwrite=False)
+                return _etag(await obstore.head_async(self._store, name))
             finally:
                 await obstore.delete_async(self._store, upload)
 

@@ -13,7 +13,7 @@ import pytest
 
 from streamproc.clock import SystemClock
 from streamproc.errors import InvalidJob, Unavailable
-from streamproc.store import Exists, Store
+from streamproc.store import Exists, Object, Store
 from streamproc.stores import check_conditional, open_store
 from streamproc.stores import remote as remote_module
 from streamproc.stores.local import LocalStore
@@ -140,7 +140,11 @@ class RemoteConformance(StoreConformance):
         assert (await store.get("large")).data == body
         with pytest.raises(Exists):
             await store.create("large", fill)
-        assert await names(store) == ["large"]
+        etag = await store.put("put", body)
+        assert await store.get("put") == Object(body, etag)
+        with pytest.raises(Exists):
+            await store.put("put", body)
+        assert await names(store) == ["large", "put"]
         assert isinstance(store, RemoteStore)
         await store.sweep()
 
@@ -176,6 +180,19 @@ async def test_a_server_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPa
         with pytest.raises(Unavailable, match="s3://bucket/x") as caught:
             await asyncio.wait_for(call, 30)
         assert "hush" not in str(caught.value)
+
+
+async def test_a_server_that_never_answers_is_unavailable(use_s3: UseS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setitem(remote_module._CLIENT, "read_timeout", "300ms")
+    async with await asyncio.start_server(never, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = use_s3({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
+        with pytest.raises(Unavailable, match="s3://contract"):
+            await asyncio.wait_for(open_store(url, World()).put("a", b""), 20)
 
 
 async def test_a_bucket_that_does_not_exist_is_a_fault(use_s3: UseS3, ministack_environment: dict[str, str]) -> None:
