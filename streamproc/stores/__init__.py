@@ -32,11 +32,12 @@ def open_store(url: str, world: World, *, kms_key: str | None = None) -> Store:
 
 async def check_conditional(store: Store) -> None:
     """Refuse a store whose create-if-absent overwrites: two workers could both win an epoch there. InvalidJob then."""
+    probe = f"{_PROBE}-{World().new_id()}"  # a name of its own: another worker may be probing too
     try:
         for attempt in (b"first", b"second"):
-            await store.put(_PROBE, attempt)
+            await store.put(probe, attempt)
     except Exists:
         return
     finally:
-        await store.delete(_PROBE)
+        await store.delete(probe)
     raise InvalidJob([Fault("checkpoint", 0, _REFUSED)])
