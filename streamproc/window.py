@@ -19,6 +19,7 @@ class Window(ABC):
     - assignment depends on the time alone, before 1970 as after.
     - `assign` is a DuckDB expression over the BIGINT expression `time`, of type BIGINT[]: the starts, ascending.
     - the end of the window that starts at s is s + `length_us`.
+    - `pane` of a time has the same windows as the time.
     - a window is closed at watermark w when its end ≤ w, and closed stays closed.
     """
 
@@ -37,6 +38,13 @@ class Window(ABC):
     @abstractmethod
     def assign_one(self, time: str) -> str:
         """DuckDB BIGINT expression of the (last) window's start."""
+
+    def pane(self, time: str) -> str | None:
+        """DuckDB BIGINT expression of a time that stands for all times with the same windows, in the last of them; None if
+        there is no cheap one. With panes, rows are grouped once and not once a window.
+        """
+        del time
+        return None
 
     def closed(self, end_us: int, watermark_us: int) -> bool:
         return end_us <= watermark_us

@@ -38,6 +38,9 @@ class Sliding(Window):
     def assign_one(self, time: str) -> str:
         return self._floor(time)
 
+    def pane(self, time: str) -> str | None:
+        return self._floor(time) if self.size_us % self.slide_us == 0 else None
+
     def _floor(self, time: str) -> str:
         slide, since = self.slide_us, f"(({time}) - ({self.offset_us}))"
         # % truncates towards zero: times before the origin need one slide less

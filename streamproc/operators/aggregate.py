@@ -158,19 +158,30 @@ class AggregateOperator(Operator):
     # -- SQL
 
     def _partial(self) -> str:
-        states = [partial_sql(state) for state in self._step.states]
+        """Prepared rows of a slice to partial states and the number of rows by group."""
         keys = ", ".join(f"{_normal(key, self._prepared.field(key).type)} AS {key}" for key in self._step.keys)
-        window, others = self._step.window, f"* REPLACE ({keys})" if keys else "*"
+        rows = f"SELECT {f'* REPLACE ({keys})' if keys else '*'} FROM input"
+        states = [partial_sql(state) for state in self._step.states]
+        window = self._step.window
         if window is None:
-            source, count = f"SELECT {others} FROM input", f"count(*) AS {_COUNT}"
+            grouped = self._group_by(f"({rows})", [*states, f"count(*) AS {_COUNT}"])
         elif window.single:
-            source = f"SELECT {others}, {window.assign_one('_t')} AS _ws FROM input WHERE _t IS NOT NULL"
-            count = f"count(*) AS {_COUNT}"
+            placed = f"SELECT *, {window.assign_one('_t')} AS _ws FROM ({rows}) WHERE _t IS NOT NULL"
+            grouped = self._group_by(f"({placed})", [*states, f"count(*) AS {_COUNT}"])
+        elif (pane := window.pane("_t")) is not None:
+            placed = f"SELECT * EXCLUDE (_t), {pane} AS _t FROM ({rows}) WHERE _t IS NOT NULL"
+            panes = f"SELECT {', '.join(['_t', *self._step.keys, *states, f'count(*) AS {_COUNT}'])} FROM ({placed}) GROUP BY ALL"
+            count = f"coalesce(sum({_COUNT}) FILTER (WHERE _ws = _last), 0)::BIGINT AS {_COUNT}"
+            grouped = self._group_by(f"({self._unnested(panes)})", [*map(combine_sql, self._step.states), count])
         else:
-            last = f"{window.assign_one('_t')} AS _last"
-            source = f"SELECT {others}, unnest({window.assign('_t')}) AS _ws, {last} FROM input WHERE _t IS NOT NULL"
-            count = f"count(*) FILTER (WHERE _ws = _last) AS {_COUNT}"
-        return self._placed(self._group_by(f"({source})", [*states, count]), _COUNT)
+            placed = self._unnested(f"SELECT * FROM ({rows}) WHERE _t IS NOT NULL")
+            grouped = self._group_by(f"({placed})", [*states, f"count(*) FILTER (WHERE _ws = _last) AS {_COUNT}"])
+        return self._placed(grouped, _COUNT)
+
+    def _unnested(self, rows: str) -> str:
+        """A row for every window of `_t`."""
+        assert self._step.window is not None
+        return f"SELECT *, unnest({self._step.window.assign('_t')}) AS _ws, {self._step.window.assign_one('_t')} AS _last FROM ({rows})"
 
     def _grouped(self, expression: Callable[[StateColumn], str]) -> str:
         return self._group_by("input", [expression(state) for state in self._step.states])

@@ -14,6 +14,7 @@ import pyarrow as pa
 from streamproc.errors import BadRecord, Bug
 
 T = TypeVar("T")
+ALL_ROWS = "SELECT * FROM input"
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,  # more make sums of doubles, `first` and `list` differ from run to run
     "preserve_insertion_order": True,
@@ -110,8 +111,9 @@ class DuckPool:
 
 def nested(*steps: str) -> str:
     """One statement of several `SELECT … FROM input`, each reading the one before it."""
-    sql = steps[0]
-    for step in steps[1:]:
+    first, *others = [step for step in steps if step != ALL_ROWS] or [ALL_ROWS]
+    sql = first
+    for step in others:
         inner = step if step.lstrip()[:6].upper() == "SELECT" else f"SELECT * FROM ({step})"
         sql = f"WITH input AS NOT MATERIALIZED ({sql}) {inner}"
     return sql

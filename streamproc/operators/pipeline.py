@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from streamproc.errors import Bug
 from streamproc.operators.aggregate import AggregateOperator
-from streamproc.operators.duck import Duck, empty_input, nested
+from streamproc.operators.duck import ALL_ROWS, Duck, empty_input, nested
 from streamproc.operators.limit import LimitOperator
 from streamproc.operators.operator import Epoch, EpochTime, Finished, Operator, Output
 from streamproc.operators.order import OrderOperator
@@ -83,11 +83,11 @@ def _stages(step: Step, query: Query, duck: Duck) -> tuple[str, list[Stage]]:
         projects.insert(0, step.sql)
         step = step.input
     if isinstance(step, Scan):
-        sql = nested(*projects) if projects else "SELECT * FROM input"
+        sql = nested(ALL_ROWS, *projects)
         _check(sql, step.schema, top.schema, query, duck)
         return step.source, [Stage(sql, top.schema, None)]
     source, stages = _stages(step.input, query, duck)
-    below = stages.pop() if stages[-1].operator is None else Stage("SELECT * FROM input", step.input.schema, None)
+    below = stages.pop() if stages[-1].operator is None else Stage(ALL_ROWS, step.input.schema, None)
     operator = _operator(step, query, below.sql, duck)
     stages.append(Stage(operator.slice_sql(), step.schema, operator))
     if projects:

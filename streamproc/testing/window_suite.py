@@ -46,6 +46,14 @@ class WindowConformance:
                 assert last == starts[-1]
                 assert not window.single or len(starts) == 1
 
+    def test_a_pane_has_the_windows_of_its_times(self) -> None:
+        for window in self.windows:
+            if window.pane("t") is not None:
+                panes = _evaluated(str(window.pane("t")), _times(window))
+                assert [starts for _, starts, _ in _assigned(window, panes)] == [
+                    starts for _, starts, _ in _assigned(window, _times(window))
+                ]
+
     def test_closed_when_the_end_is_at_or_below_the_watermark_and_stays_closed(self) -> None:
         for window in self.windows:
             end = window.length_us
@@ -60,6 +68,13 @@ def _times(window: Window) -> list[int]:
     step = max(window.length_us // 7, 1)
     near = [base + shift for base in (-400 * _DAY_US, -window.length_us, 0, window.length_us, 20_000 * _DAY_US) for shift in (-1, 0, 1)]
     return [*near, *range(-3 * window.length_us, 3 * window.length_us, step)]
+
+
+def _evaluated(sql: str, times: list[int]) -> list[int]:
+    connection = duckdb.connect(":memory:")
+    rows = connection.execute(f"SELECT {sql} FROM (SELECT unnest($times::BIGINT[]) AS t)", {"times": times}).fetchall()
+    connection.close()
+    return [row[0] for row in rows]
 
 
 def _assigned(window: Window, times: list[int]) -> list[tuple[int, list[int], int]]:
