@@ -12,13 +12,17 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from streamproc.options import SourceOptions
+from streamproc.options import SourceOptions, instant_us
 
 Row = Mapping[str, Any]
+_EPOCHS_US = {"epoch_s": 1_000_000, "epoch_ms": 1000, "epoch_us": 1}
 
 
 def encoded(row: Row, options: SourceOptions, names: Sequence[str]) -> bytes:
-    """A row as the payload of one record in the source's format (parquet: as JSON, a record has no file)."""
+    """A row as the payload of one record in the source's format (parquet: as JSON, a record has no file).
+    Times of columns that the source reads as numbers become numbers.
+    """
+    row = {name: _epoch(value, options.timestamps.get(name, "")) for name, value in row.items()}
     if options.format == "raw":
         value = row.get("value")
         return value if isinstance(value, bytes) else str(value).encode()
@@ -28,6 +32,10 @@ def encoded(row: Row, options: SourceOptions, names: Sequence[str]) -> bytes:
         writer.writerow([options.csv.null if row.get(n) is None else _text(row[n]) for n in names])
         return out.getvalue().encode()
     return json.dumps(dict(row), default=_text, ensure_ascii=False).encode()
+
+
+def _epoch(value: Any, form: str) -> Any:
+    return int(str(instant_us(value))) // _EPOCHS_US[form] if isinstance(value, datetime) and form in _EPOCHS_US else value
 
 
 def _text(value: Any) -> Any:
