@@ -64,18 +64,16 @@ async def run(executor, table, time=TIME, state=None, limits=None, poison=()):
 @pytest.mark.parametrize("mode", ["append", "update", "complete"])
 async def test_the_same_epochs_give_the_same_bytes_with_any_number_of_threads(executor, mode):
     seen = []
-    for threads in (1, 2, 4):
-        one = executor(plan(out=(SUM, mode), all=(SCAN, "append")), threads=threads, slice_rows=100, merge_bytes_max=5000)
+    for threads in (1, 3):
+        one = executor(plan(out=(SUM, mode), all=(SCAN, "append")), threads=threads, slice_rows=150, merge_bytes_max=5000)
         state, written = {}, []
-        for epoch in range(7):
-            output = await run(one, rows(730, seed=epoch), EpochTime(epoch, None, epoch * 300), state)
+        for epoch in range(6):
+            output = await run(one, rows(430, seed=epoch), EpochTime(epoch, None, epoch * 300), state)
             state = output.state
             written += [to_bytes(output.sinks["out"].rows), to_bytes(output.sinks["all"].rows)]
             written += [to_bytes(run.table) for run in state["out/aggregate"]]
-            again = await run(one, rows(730, seed=epoch), EpochTime(epoch, None, epoch * 300), {})
-            assert again.sinks["all"].rows.equals(output.sinks["all"].rows)
         seen.append(written)
-    assert seen[0] == seen[1] == seen[2]
+    assert seen[0] == seen[1]
 
 
 async def test_stateless_rows_keep_the_order_of_the_input_also_when_exploded(executor):
