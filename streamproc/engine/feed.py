@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -118,9 +119,10 @@ class Feed:
     """One shard being read. `queue` holds decoded pieces after `end`; `news` is called after every answer.
 
     `exhausted`: nothing more is read (the shard ended, or `once` and its end was reached).
-    `answers` counts reads that the source answered; `failure` is the last `Unavailable` while the source is away, or
-    the error that ended this feed for good (`broken`). `idle_us` is how long it has been at its end, `idle_before_us` how
-    long it had been when the first row now queued came. `lag` is the reader's last word on what is left.
+    Without `threads` it decodes in the event loop (tests). `answers` counts reads that the source answered; `failure` is
+    the last `Unavailable` while the source is away, or the error that ended this feed for good (`broken`). `idle_us` is
+    how long it has been at its end, `idle_before_us` how long it had been when the first row now queued came. `lag` is
+    the reader's last word on what is left.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class Feed:
         world: World,
         news: Callable[[], None],
         idle_us: int = 0,
-        offloaded: bool = True,
+        threads: Executor | None = None,
         once: bool = False,
     ) -> None:
         self.source_name, self.source, self.shard = source_name, source, shard
@@ -146,7 +148,7 @@ class Feed:
         self.failure: StreamprocError | None = None
         self.broken = False
         self._after, self._decode, self._budget, self._world, self._news = after, decode, budget, world, news
-        self._offloaded, self._once = offloaded, once
+        self._threads, self._once = threads, once
         self.exhausted = False
         self._at_end_since_s: float | None = None
         self._poked = asyncio.Event()
@@ -226,13 +228,18 @@ class Feed:
         try:
             while self._raw:
                 chunk, taken = merged(self._raw)
-                piece = await asyncio.to_thread(self._decode, chunk) if self._offloaded else self._decode(chunk)
+                piece = await self._decoded(chunk)
                 held = sum(self._raw.popleft().nbytes for _ in range(taken))
                 self._budget.hold(piece.nbytes - held) if piece.nbytes > held else self._budget.release(held - piece.nbytes)
                 self.queue.append(piece)
                 self._news()
         except StreamprocError as error:
             self._fail(error, broken=True)
+
+    async def _decoded(self, chunk: Chunk) -> Piece:
+        if self._threads is None:
+            return self._decode(chunk)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, chunk)
 
     def _fail(self, error: StreamprocError, *, broken: bool = False) -> None:
         self._at_end_since_s = None

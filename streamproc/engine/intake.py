@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from streamproc.checkpoint.records import ShardBegin, ShardEnd
@@ -14,7 +15,8 @@ from streamproc.offset import EARLIEST
 from streamproc.source import Shard
 from streamproc.world import World
 
-BUDGET_NBYTES = 96 * 1024 * 1024
+BUDGET_NBYTES = 48 * 1024 * 1024
+DECODE_THREADS = 2
 ShardEnds = Mapping[str, Mapping[str, ShardEnd]]
 
 
@@ -44,7 +46,8 @@ class Feeds:
         self._ends = ends
         self._after: dict[tuple[str, str], str] = {}
         self._world = world
-        self._offloaded, self._once = offloaded, once
+        self._threads = ThreadPoolExecutor(DECODE_THREADS, "decode") if offloaded else None
+        self._once = once
         self._budget = Budget(BUDGET_NBYTES)
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._discovery: list[asyncio.Task[None]] = []
@@ -92,7 +95,7 @@ class Feeds:
                 table, end = self.tables[name], self._ends.get(name, {}).get(shard.id)
                 self.feeds[key] = Feed(
                     name, table.source, shard, self._after[key], table.decode, self._budget, self._world,
-                    self.news.set, idle_us=end.idle_us if end else 0, offloaded=self._offloaded, once=self._once,
+                    self.news.set, idle_us=end.idle_us if end else 0, threads=self._threads, once=self._once,
                 )  # fmt: skip
                 self._running[key] = asyncio.ensure_future(self.feeds[key].run())
 
@@ -180,6 +183,8 @@ class Feeds:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
 
 
 def _nbytes(feed: Feed) -> int:

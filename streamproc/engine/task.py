@@ -20,6 +20,7 @@ from streamproc.engine.runtime import Boundary, Connectors, Held, Registered, Ru
 from streamproc.engine.trigger import Decision, Trigger, View, decide
 from streamproc.errors import Fault, InvalidJob, LeaseLost, StreamprocError
 from streamproc.job import Job, load_job
+from streamproc.job.changes import changes
 from streamproc.job.planning import plan
 from streamproc.sink import EpochId
 from streamproc.store import Store
@@ -143,8 +144,6 @@ class Task:
         """Go on with an edited job if what is stored fits it; else say what changed and what to do. Load its state."""
         before = self.standing.commit
         if before.job != self.job.hash:
-            from streamproc.job.changes import changes
-
             old = await self._job_of(before.job)
             refused = [c for c in changes(old, self.job, plan(old), self.runtime.plan) if not c.compatible]
             if refused:
