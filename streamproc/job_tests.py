@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from streamproc.check import examine, job_files
 from streamproc.clock import Clock, SystemClock
 from streamproc.errors import InvalidJob
-from streamproc.testing.job_runner import TestResult, run_job_tests
+from streamproc.testing import TestResult, run_job_tests
 
 POLL_S = 0.3
 

@@ -9,11 +9,14 @@ import statistics
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from streamproc.testing import run_job_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("streamproc", "sources", "sinks", "windows")
@@ -141,6 +144,19 @@ def test_public_names_of_contracts_have_docstrings(module: str) -> None:
     assert [n.name for n in public if not ast.get_docstring(n)] == []
 
 
+def test_every_product_folder_is_a_package() -> None:
+    """Import-linter does not look into a folder without `__init__.py`, and says nothing about it."""
+    folders = {path.parent for path in python_files()}
+    assert [str(f.relative_to(ROOT)) for f in sorted(folders) if not (f / "__init__.py").is_file()] == []
+
+
+def test_every_module_of_the_engine_has_a_place_in_the_layers() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    placed = set(re.findall(r"streamproc\.(\w+)", " ".join(contracts[0]["layers"])))
+    children = {p.split("/")[1].removesuffix(".py") for p in tracked() if re.fullmatch(r"streamproc/(\w+\.py|\w+/__init__\.py)", p)}
+    assert children - placed == {"__init__"}
+
+
 def test_every_product_module_says_what_it_is() -> None:
     assert [str(p.relative_to(ROOT)) for p in python_files() if not ast.get_docstring(parsed(p))] == []
 
@@ -154,3 +170,10 @@ def test_functions_are_typed() -> None:
         or any(a.annotation is None and a.arg not in ("self", "cls") for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs))
     ]
     assert untyped == []
+
+
+@pytest.mark.parametrize("job", sorted((ROOT / "deploy" / "jobs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_example_job_passes_its_own_tests(job: Path) -> None:
+    results = run_job_tests(job)
+    assert results, "an example without a test"
+    assert [(r.name, r.line, r.failure) for r in results if r.failure is not None] == []
