@@ -33,7 +33,7 @@ class AggregateOperator(Operator):
             check_state(state)
         self.id = f"{query.sink}/{step.id}"
         self._step, self._query, self._rows_sql = step, query, rows_sql
-        self._timed = step.window is not None or step.time_key is not None
+        self._timed = step.uses_watermark and (step.window is not None or step.time_key is not None)
         self._prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
         self._slice_sql = nested(rows_sql, step.prepare, self._partial())
         self._combine_sql = self._placed(self._grouped(combine_sql)) + " ORDER BY _we NULLS LAST, _h"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
@@ -185,6 +186,13 @@ async def test_a_grouped_event_time_is_final_at_the_watermark(job):
     output = await job.epoch(rows_of([(4, "a", 1)]), 5)
     assert [(t.timestamp(), n) for t, n in brief(output)] == [(5, 2)]
     assert (output.late_rows, output.rows.schema, job.state_rows()) == (1, schema, 2)  # NULL is never final
+
+
+async def test_windows_of_a_time_that_has_no_watermark_are_never_final(job):
+    job = job(plan_of(replace(aggregate(Tumbling(10 * S), scan()), uses_watermark=False), "update"))
+    await job.epoch(rows_of([(1, "a", 1)]), 100)
+    output = await job.epoch(rows_of([(1, "a", 1)]), 200)
+    assert (brief(output), output.late_rows, job.state_rows(), job.output.timer_us) == ([(0, "a", 2, 2, 1)], 0, 1, None)
 
 
 # -- groups as in Spark
