@@ -58,6 +58,7 @@ class Kafka(Source):
     """Reads with raw fetch requests; rows are Arrow from the record batches on."""
 
     Options: ClassVar = KafkaOptions
+    optional_columns = frozenset({"_headers"})
 
     def __init__(self, options: KafkaOptions, world: World, name: str) -> None:
         self.options = options

@@ -68,6 +68,7 @@ class Kinesis(Source):
 
     Options: ClassVar[type[KinesisOptions]] = KinesisOptions
     lag_unit = "ms"
+    optional_columns = frozenset({"_partition_key", "_sub_sequence"})
 
     def __init__(self, options: KinesisOptions, world: World, name: str) -> None:
         self._options = options

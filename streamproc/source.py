@@ -14,7 +14,8 @@ from streamproc.offset import Position, Start
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One ordered part of a source. `parents` must be read to their end first (Kinesis); `hash_range` is
-    inclusive at both ends (Kinesis), None where keys are not hashed to ranges."""
+    inclusive at both ends (Kinesis), None where keys are not hashed to ranges.
+    """
 
     id: str
     parents: tuple[str, ...] = ()
@@ -37,6 +38,8 @@ class Source(ABC):
     """`records` or `ms`: the unit of `Chunk.lag`."""
     discovery_interval_s: ClassVar[float] = 10.0
     """How often the engine asks `shards` again."""
+    optional_columns: ClassVar[frozenset[str]] = frozenset()
+    """Which of the extra columns `_partition_key`, `_sub_sequence` and `_headers` it has; a query that names another is refused."""
     wanted: frozenset[str] = frozenset(EXTRA_COLUMNS.names)
     """Extra columns (batch.EXTRA_COLUMNS) that the plan reads. The engine sets it before the first `open`; a source
     need not make the others, but `_offset` and `_value` always. All, unless set."""

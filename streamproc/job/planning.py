@@ -17,6 +17,7 @@ from streamproc.plan.plan import Plan, Watermark
 
 WRITTEN = ("_op", "_epoch", "_replay")
 """Columns that the engine may add to what a query yields."""
+OPTIONAL_COLUMNS = frozenset({"_partition_key", "_sub_sequence", "_headers"})
 
 
 def plan(job: Job) -> Plan:
@@ -58,8 +59,9 @@ def note_sql_fault(faults: Faults, document: Document, place: str, line: int, me
 
 
 def extra_columns(source: SourceSpec) -> pa.Schema:
-    """The columns that a source has beside its schema: its class's `extra_columns`, else all there are."""
-    return getattr(registry.source_class(source.type), "extra_columns", EXTRA_COLUMNS)
+    """The columns that a source has beside its schema."""
+    lacks = OPTIONAL_COLUMNS - registry.source_class(source.type).optional_columns
+    return pa.schema([field for field in EXTRA_COLUMNS if field.name not in lacks])
 
 
 def watermark_of(source: SourceSpec) -> Watermark | None:

@@ -34,6 +34,7 @@ tests:
     steps:
       - expect: {minutes: [{page: /, views: 1, _epoch: 1}]}
 """
+KAFKA = "type: kafka\n    topic: clicks\n    bootstrap_servers: b:9092"
 
 
 def write(folder: Path, name: str, text: str = JOB) -> Path:
@@ -71,6 +72,17 @@ def test_faults_of_the_sql_are_at_their_lines(tmp_path: Path, change: tuple[str,
     faults = found(write(tmp_path, "one", JOB.replace(*change)))
     assert [at for at, _ in faults] == [line], faults
     assert part in faults[0][1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "column"), [("type: kinesis\n    stream: clicks", "_headers"), (KAFKA, "_partition_key"), (KAFKA, "_sub_sequence")]
+)
+def test_extra_columns_are_those_the_source_has(tmp_path: Path, keys: str, column: str) -> None:
+    text = JOB.replace("type: kinesis\n    stream: clicks", keys)
+    assert found(write(tmp_path, "one", text.replace("SELECT * FROM clicks", "SELECT *, _key, _timestamp FROM clicks"))) == []
+    [(line, message)] = found(write(tmp_path, "one", text.replace("SELECT * FROM clicks", f"SELECT *, {column} FROM clicks")))
+    assert line == 9 + keys.count("\n") - 1
+    assert column in message
 
 
 def test_a_refused_query_is_at_its_first_line(tmp_path: Path) -> None:
