@@ -7,7 +7,6 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from streamproc.formats.parquet import conform
 
@@ -66,6 +65,8 @@ def _records(found: pa.Array, before: int, blank: bool) -> Block:
 
 def parquet(file: BinaryIO, schema: pa.Schema | None, *, skip: int = 0, rows_max: int = 65_536) -> Iterator[Block]:
     """Rows of a Parquet file after the first `skip`, brought to `schema` (None: as they are). ValueError if they do not fit."""
+    import pyarrow.parquet as pq
+
     read = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False)
     names = None if schema is None else [name for name in schema.names if name in read.schema_arrow.names]
     number = 0

@@ -44,10 +44,5 @@ class ManualClock(Clock):
             if not waiter.done():
                 waiter.set_result(None)
 
-    def next_wake_us(self) -> int | None:
-        """How far the clock must move for the next sleeper to wake; None if nobody sleeps."""
-        due = [end for end, _, waiter in self._sleepers if not waiter.done()]
-        return min(due) - self._elapsed_us if due else None
-
     def __repr__(self) -> str:
         return f"<ManualClock {self._now_us} us, {len(self._sleepers)} sleeping>"

@@ -113,6 +113,8 @@ class Stub:
             return self.error("ResourceNotFoundException")
         kind, records = asked["ShardIteratorType"], shard.records
         if kind == "AT_TIMESTAMP":
+            if asked["Timestamp"] * 1e6 > self.clock.now_us():
+                return self.error("InvalidArgumentException")
             at = next((i for i, r in enumerate(records) if r["ApproximateArrivalTimestamp"] >= asked["Timestamp"]), len(records))
         elif kind == "AT_SEQUENCE_NUMBER":
             if not asked["StartingSequenceNumber"].startswith("1000"):
@@ -363,6 +365,37 @@ async def test_a_replay_whose_last_row_is_gone_stops(harness: StubHarness, kines
     for _ in range(2):
         with pytest.raises(BadRecord, match=f"{at[2]} was read before"):
             await reader.read(at[2])
+
+
+async def test_a_clock_that_is_ahead_is_waited_for(harness: StubHarness, kinesis: Kinesis) -> None:
+    (shard, _) = await kinesis.shards()
+    ahead = Start("timestamp", harness.clock.now_us() + 5_000_000)
+    reader = await kinesis.open(shard, await kinesis.position(shard, ahead))
+    with pytest.raises(Unavailable, match="clock of this machine"):
+        await reader.read()
+    harness.clock.advance(6_000_000)
+    put = await harness.put(shard.id, 1)
+    assert values(await drain(reader, 1)) == list(put)
+
+
+async def test_missing_credentials_are_a_fault_that_shows_none(harness: StubHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    source = harness.kinesis()
+    with pytest.raises(InvalidJob, match=r"stream clicks.*credentials"):
+        await source.shards()
+    await source.close()
+
+
+async def test_a_missing_region_is_a_fault(harness: StubHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    source = harness.kinesis()
+    with pytest.raises(InvalidJob, match="region"):
+        await source.shards()
 
 
 async def test_a_stream_made_anew_is_noticed(harness: StubHarness, kinesis: Kinesis) -> None:
