@@ -140,9 +140,9 @@ def check(job_files: Sequence[str], overrides: Sequence[str], connect: bool) -> 
 @job_command
 def explain(job_file: str, overrides: Sequence[str]) -> None:
     """Show the plan, the tasks and what each sink promises."""
-    from streamproc.plan.explain import explain as explained
+    from streamproc.explain import explain_job
 
-    click.echo(explained(_load(job_file, overrides)))
+    click.echo(explain_job(_load(job_file, overrides)))
 
 
 @cli.command()

@@ -152,6 +152,17 @@ def test_set_changes_a_key(runs: Runs) -> None:
     assert "unknown source type 'nothing'" in result.stdout
 
 
+def test_explain_shows_plan_guarantees_and_writes(runs: Runs) -> None:
+    runs.write(more="trigger: 10 seconds")
+    result = runs.streamproc("explain", str(runs.job), "--set", "checkpoint=s3://b/c", "--set", "sinks.views.path=s3://b/v")
+    assert result.exit_code == 0
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert lines[:3] == ["job views", "checkpoint s3://b/c", "trigger every 10 s"]
+    assert "source clicks" in lines
+    assert "views (files): exactly once" in lines
+    assert lines[-1].startswith("to object stores: at least 4 puts an epoch, 24 a minute")
+
+
 def test_check_shows_every_fault_of_every_file(runs: Runs) -> None:
     (runs.folder / "a.yaml").write_text("sources: {c: {type: genrator}}\n")
     (runs.folder / "b.yaml").write_text("- not a mapping\n")
