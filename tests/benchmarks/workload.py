@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 EVENT_BYTES = 181
 SPAN_S = 600
@@ -17,6 +18,7 @@ DISORDER_S = 2.0
 PAGES = 1000
 BATCH_ROWS = 500
 """Events a record batch: about 90 kB, what a busy producer with linger sends."""
+AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"  # cut where the event is full
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -41,11 +43,9 @@ def events(count: int, seed: int, partition: int, partitions: int) -> Iterator[b
 def event(user: int, page: int, amount: int, when: str, session: int, status: int) -> bytes:
     text = (
         f'{{"user":"u{user:06d}","page":"/p/{page:04d}","amount":{amount},"ts":"{when}","session":"{session:08x}",'
-        f'"country":"DE","status":{status},"agent":"'
+        f'"country":"DE","status":{status},"agent":"{AGENT}'
     )
-    return (text + "Mozilla/5.0 (X11; Linux) Gecko/2026 Firefox/140.0"[: EVENT_BYTES - len(text) - 2]).ljust(
-        EVENT_BYTES - 2, "x"
-    ).encode() + b'"}'
+    return f'{text[: EVENT_BYTES - 2]}"}}'.encode()
 
 
 async def load(servers: str, topic: str, count: int = 5_000_000, *, seed: int = 7, partitions: int = 4) -> None:
@@ -65,7 +65,7 @@ async def load(servers: str, topic: str, count: int = 5_000_000, *, seed: int = 
         await producer.stop()
 
 
-async def _fill(producer: object, topic: str, rows: Iterator[bytes], partition: int) -> None:
+async def _fill(producer: Any, topic: str, rows: Iterator[bytes], partition: int) -> None:
     batch = producer.create_batch()
     acknowledged = None
     for i, value in enumerate(rows):

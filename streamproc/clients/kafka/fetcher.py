@@ -13,6 +13,7 @@ from typing import Any
 
 from streamproc.clients.kafka.connection import KafkaConnection, TopicPartition
 from streamproc.clients.kafka.records import Fetched, next_offset
+from streamproc.clock import SystemClock
 from streamproc.errors import BadRecord, Bug, StreamprocError, Unavailable
 
 RESPONSE_BYTES = 16 << 20
@@ -20,6 +21,7 @@ PARTITION_BYTES = 2 << 20
 AHEAD_BYTES = 4 << 20
 """A feed that holds so many bytes is not fetched: at most this and one answer wait in memory, a reader."""
 LONG_POLL_MS = 500
+PAUSE_S = 0.05
 OFFSET_OUT_OF_RANGE = 1
 
 Lane = tuple[int, bool]
@@ -105,6 +107,7 @@ class Fetcher:
         self._committed = committed
         self._feeds: list[Feed] = []
         self._loops: dict[Lane, asyncio.Task[None]] = {}
+        self._clock = SystemClock()  # sockets live in the machine's time, also beside a clock that a test moves
 
     def attach(self, feed: Feed) -> None:
         self._feeds.append(feed)
@@ -131,8 +134,12 @@ class Fetcher:
     async def _loop(self, lane: Lane) -> None:
         try:
             while feeds := self._served(lane):
+                begin_s, before = self._clock.monotonic_s(), sum(feed.position for feed in feeds.values())
                 await self._fetch(lane, feeds)
                 self.run()  # a feed may have changed its lane
+                nothing = sum(feed.position for feed in feeds.values()) == before
+                if nothing and self._clock.monotonic_s() - begin_s < PAUSE_S:
+                    await self._clock.sleep(PAUSE_S)  # a broker that answers "nothing" at once is not asked in a busy loop
         finally:
             del self._loops[lane]
 
