@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 
 from streamproc.batch import TIMESTAMP
@@ -83,7 +85,7 @@ def _instead(kind: pa.DataType, target: pa.DataType) -> str:
 def _scalar(value: Sql, target: pa.DataType) -> str | None:
     plain = f"CAST({value.text} AS {duck_type(target)})"
     if value.type == STRING:
-        return _from_string(value.text, target, plain)
+        return _from_string(value, target, plain)
     if target == STRING:
         return _to_string(value)
     if is_numeric(value.type):
@@ -95,7 +97,8 @@ def _scalar(value: Sql, target: pa.DataType) -> str | None:
     return None
 
 
-def _from_string(text: str, target: pa.DataType, plain: str) -> str | None:
+def _from_string(value: Sql, target: pa.DataType, plain: str) -> str | None:
+    text = value.text
     if target == BINARY:
         return f"encode({text})"
     if target == BOOLEAN:
@@ -106,15 +109,21 @@ def _from_string(text: str, target: pa.DataType, plain: str) -> str | None:
         )
     if target == DATE:
         day = f"CAST(regexp_extract({text}, '[0-9]{{4}}-[0-9]{{1,2}}-[0-9]{{1,2}}') AS DATE)"
-        return _guarded(text, _DATE, target, day)
+        return _guarded(value, _DATE, target, day)
     if is_time(target):
-        return _guarded(text, _TIMESTAMP, target, f"CAST(trim({text}) AS {duck_type(target)})")
+        return _guarded(value, _TIMESTAMP, target, f"CAST(trim({text}) AS {duck_type(target)})")
     pattern = _INTEGER if is_integral(target) else _DOUBLE if is_fractional(target) else _NUMBER if is_decimal(target) else None
-    return None if pattern is None else _guarded(text, pattern, target, plain)
+    return None if pattern is None else _guarded(value, pattern, target, plain)
 
 
-def _guarded(text: str, pattern: str, target: pa.DataType, plain: str) -> str:
-    return f"CASE WHEN {text} IS NULL OR regexp_full_match({text}, '{pattern}') THEN {plain} ELSE {_misfit(text, target)} END"
+def _guarded(value: Sql, pattern: str, target: pa.DataType, plain: str) -> str:
+    """`plain` where the text has Spark's form, since DuckDB takes more. A literal is judged now, not for every row."""
+    if isinstance(value.literal, str):
+        if not re.fullmatch(pattern, value.literal):
+            raise LocatedError(f"{value.literal!r} cannot be cast to {spark_type(target)}")
+        return plain
+    fits = f"{value.text} IS NULL OR regexp_full_match({value.text}, '{pattern}')"
+    return f"CASE WHEN {fits} THEN {plain} ELSE {_misfit(value.text, target)} END"
 
 
 def _misfit(text: str, target: pa.DataType) -> str:

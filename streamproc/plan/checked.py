@@ -5,24 +5,27 @@ from __future__ import annotations
 import pyarrow as pa
 
 from streamproc.errors import Bug
-from streamproc.plan.plan import Aggregate, Limit, Order, Plan, Project, Scan, Step
+from streamproc.plan.faults import RefusedError
+from streamproc.plan.plan import Aggregate, Order, Project, Query, Scan, StateColumn, Step
+from streamproc.plan.types import text_literal
 
 
 class Checker:
     """One DuckDB connection for a job's statements."""
 
     def __init__(self, time_zone: str) -> None:
-        import duckdb  # only planning needs it here
+        import duckdb  # a job whose SQL is wrong is told so without loading it
 
         self._duckdb = duckdb
-        self._connection = duckdb.connect(config={"threads": 1})
-        self._connection.execute(f"SET TimeZone = '{time_zone}'")
+        self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
+        self._connection.execute(f"SET TimeZone = {text_literal(time_zone)}")
         self._connection.execute("SET VARIABLE epoch_now = make_timestamptz(0)")
 
-    def check(self, plan: Plan) -> None:
-        """Bug if a statement does not bind or has another schema than its step."""
-        for query in plan.queries.values():
-            self._step(query.root)
+    def check(self, query: Query) -> None:
+        """RefusedError if the query fails whatever the rows are; Bug if it does not bind or yields other types."""
+        self._step(query.root)
+
+    def close(self) -> None:
         self._connection.close()
 
     def _step(self, step: Step) -> None:
@@ -32,14 +35,14 @@ class Checker:
         if isinstance(step, Project | Order):
             self._expect(self._run(step.sql, step.input.schema), step.schema, step.sql)
         elif isinstance(step, Aggregate):
-            self._run(step.prepare, step.input.schema)
-        else:
-            assert isinstance(step, Limit)
+            self._expect(self._run(_in_one_pass(step), step.input.schema), step.schema, step.post)
 
     def _run(self, sql: str, schema: pa.Schema) -> pa.Schema:
         self._connection.register("input", schema.empty_table())
         try:
             return self._connection.sql(sql).to_arrow_table().schema
+        except (self._duckdb.DataError, self._duckdb.InvalidInputException) as error:
+            raise RefusedError(f"the query fails for every row: {str(error).splitlines()[0]}") from None
         except self._duckdb.Error as error:
             raise Bug(f"a planned statement does not run: {error}\n{sql}") from error
 
@@ -47,6 +50,23 @@ class Checker:
         for mine, theirs in zip(promised, got, strict=True):
             if not _same(mine.type, theirs.type):
                 raise Bug(f"column {mine.name!r} is {theirs.type}, promised was {mine.type}\n{sql}")
+
+
+def _in_one_pass(step: Aggregate) -> str:
+    """The aggregate without windows and partial states: the same functions, so the same types."""
+    window = ["0::BIGINT AS _ws", "0::BIGINT AS _we"] if step.window else []
+    columns = [*step.keys, *window, *(f"{_call(state)} AS {state.name}" for state in step.states)]
+    by = f" GROUP BY {', '.join(step.keys)}" if step.keys else ""
+    grouped = f"SELECT {', '.join(columns) or 'true AS _row'} FROM ({step.prepare}){by}"
+    return f"WITH input AS NOT MATERIALIZED ({grouped}) {step.post}"
+
+
+def _call(state: StateColumn) -> str:
+    constants = [c for c in state.constants if c != "NULL"]
+    order = f" ORDER BY {', '.join(f'{name} {way}' for name, way in state.order)}" if state.order else ""
+    where = f" FILTER (WHERE {state.filter})" if state.filter else ""
+    name, arguments = ("count", "*") if state.function == "count_star" else (state.function, ", ".join([*state.args, *constants]))
+    return f"{name}({arguments}{order}){where}"
 
 
 def _same(promised: pa.DataType, got: pa.DataType) -> bool:

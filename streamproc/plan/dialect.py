@@ -51,7 +51,13 @@ class StreamParser(SparkParser):
         return self._next if at_group and self._next and self._next.token_type == TokenType.WINDOW else None
 
 
+class StreamTokenizer(Spark.Tokenizer):
+    STRING_ESCAPES: ClassVar[list[str]] = ["\\", "'", '"']
+    """Since Spark 4 a doubled quote is a quote: 'it''s'."""
+
+
 class StreamSpark(Spark):
+    Tokenizer = StreamTokenizer
     Parser = StreamParser
 
 

@@ -58,14 +58,16 @@ def plan_job(tables: Mapping[str, TableInfo], views: Mapping[str, str], sinks: M
         query = job.attempt(f"sinks.{name}.query", sink.query, partial(job.query, name, sink))
         if query is not None:
             queries[name] = query
-    if job.faults:
-        raise PlanFaults(job.faults)
+    job.stop_if_faulty()
     scans = {name: Scan(name, job.scan_schema(name)) for name in tables}
     queries = {name: replace(q, root=with_scans(q.root, scans)) for name, q in queries.items()}
     watermarks = {name: t.watermark for name, t in tables.items() if t.watermark}
-    plan = Plan(scans, queries, watermarks, time_zone, modes.notes(queries))
-    Checker(time_zone).check(plan)
-    return plan
+    checker = Checker(time_zone)
+    for name, query in queries.items():
+        job.attempt(f"sinks.{name}.query", sinks[name].query, partial(checker.check, query))
+    checker.close()
+    job.stop_if_faulty()
+    return Plan(scans, queries, watermarks, time_zone, modes.notes(queries))
 
 
 def with_scans(step: Step, scans: Mapping[str, Scan]) -> Step:
@@ -98,6 +100,10 @@ class Job:
         except DependsOnFaultyViewError:
             pass
         return None
+
+    def stop_if_faulty(self) -> None:
+        if self.faults:
+            raise PlanFaults(self.faults)
 
     def query(self, name: str, sink: SinkQuery) -> Query:
         env = Names(self, sink.late, sink.mode)

@@ -875,3 +875,66 @@ ARRAY<ARRAY<INT>> [[2], [4]]
 
 array_compact(a)
 ARRAY<INT> [3, 1]
+
+'Größe' RLIKE '^\\p{L}+$'
+BOOLEAN True
+
+regexp_extract('a(b)c', '\\((\\p{L})', 1)
+STRING b
+
+split('aXXb', 'X+')
+ARRAY<STRING> ['a', 'b']
+
+'it''s'
+STRING it's
+
+"double \"quoted\""
+STRING double "quoted"
+
+'tab\there'
+STRING tab	here
+
+-9223372036854775808
+BIGINT -9223372036854775808
+
+n > 5 AND (z = 0 OR n / z > 1)
+BOOLEAN True
+
+ts + INTERVAL '1 hour 30 minutes'
+TIMESTAMP 2026-03-01 14:04:56.789000+00:00
+
+try_cast('x' AS DOUBLE) IS NULL
+BOOLEAN True
+
+try_cast(s AS DATE)
+DATE NULL
+
+try_cast(s AS BOOLEAN)
+BOOLEAN NULL
+
+cast(s AS INT)
+ERROR
+
+1 = 1.0
+BOOLEAN True
+
+st = named_struct('x', 1, 'y', 'v')
+BOOLEAN True
+
+array(1, 2) = array(1, 2)
+BOOLEAN True
+
+z <> 0 AND n / z > 1
+BOOLEAN False
+
+z = 0 OR cast(s AS INT) > 1
+BOOLEAN True
+
+nil > 1 AND n % z = 1
+ERROR
+
+r'a\d'
+STRING a\d
+
+'a' 'b'
+STRING ab

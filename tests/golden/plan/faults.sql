@@ -171,3 +171,14 @@ SELECT nothing_here FROM plain
 => sinks.other.query:0: there is no column 'nothing_here' in plain; the columns are id, ts
 => views.second:1: INT + ARRAY<STRING> is not possible; CAST to numbers
 => views.unused:0: there is no column 'wrong' in clicks; the columns are user, page, amount, n, d, tags, ts
+
+SELECT n / 0 AS x,
+  ts > 'yesterday' AS y
+FROM clicks
+=> sinks.out.query:1: 'yesterday' cannot be cast to TIMESTAMP
+
+SELECT * FROM clicks WHERE user RLIKE '('
+=> sinks.out.query:0: the query fails for every row: Invalid Input Error: missing ): (
+
+SELECT regexp_extract(user, 'a(b)[(](?:c)', 2) FROM clicks
+=> sinks.out.query:0: regexp_extract(): the pattern has no group 2; put brackets round it, or take group 0 for the whole match
