@@ -67,6 +67,10 @@ class _Held(msgspec.Struct, frozen=True, order=True):
     epoch: int
 
 
+def _encoding(options: FilesOptions) -> Encoding:
+    return Encoding(options.format, options.compression or ("snappy" if options.format == "parquet" else "none"))
+
+
 class Files(Sink):
     """Rows as files under `options.path`."""
 
@@ -78,15 +82,21 @@ class Files(Sink):
         """`store` stands for the one at `options.path`, in tests."""
         self._options = options
         self._name = name
-        self._encoding = Encoding(options.format, options.compression or ("snappy" if options.format == "parquet" else "none"))
+        self._encoding = _encoding(options)
         self._store = store or open_store(options.path, world, kms_key=options.kms_key)
         self._swept = False
+
+    @classmethod
+    def refuses(cls, options: FilesOptions, schema: pa.Schema) -> str | None:
+        by = options.partition_by
+        return _encoding(options).refuses(schema) or (hive.refuses(schema, by) if by else None)
 
     async def write(self, epoch: EpochId, rows: pa.RecordBatchReader, change: Change) -> None:
         """Rows of `append` and `upsert` become new files, `replace` the one of `complete`. InvalidJob if the columns do not fit
         the format or partition_by; Unavailable may be followed by the same call with the same rows.
         """
-        self._check(rows.schema)
+        if refused := self.refuses(self._options, rows.schema):
+            raise InvalidJob([Fault(f"sink {self._name}", 0, refused)])
         if not self._swept:
             await self._store.sweep()
             self._swept = True
@@ -121,12 +131,6 @@ class Files(Sink):
 
     def __repr__(self) -> str:
         return f"<Files {self._name} {self._encoding.extension} in {self._store!r}>"
-
-    def _check(self, schema: pa.Schema) -> None:
-        by = self._options.partition_by
-        refused = self._encoding.refuses(schema) or (hive.refuses(schema, by) if by else None)
-        if refused:
-            raise InvalidJob([Fault(f"sink {self._name}", 0, refused)])
 
     async def _write_stream(self, epoch: EpochId, rows: pa.RecordBatchReader) -> None:
         """One file, or one after another, never held in memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -58,12 +58,19 @@ class Sink(ABC):
     undoes: ClassVar[bool] = False
     """Whether `undo` removes rows. Where it cannot, a rollback asks first."""
 
+    @classmethod
+    def refuses(cls, options: Any, schema: pa.Schema) -> str | None:
+        """Why rows of this schema cannot be written with these `Options`, or None. `check` asks before a job runs."""
+        del options, schema
+        return None
+
     @abstractmethod
     async def write(self, epoch: EpochId, rows: pa.RecordBatchReader, change: Change) -> None: ...
 
     async def undo(self, after: EpochId) -> str | None:
         """Remove what epochs above `after` of its (checkpoint, generation, sink, task) wrote; None if all is gone,
-        else a sentence saying what stays."""
+        else a sentence saying what stays.
+        """
         return f"rows written after epoch {after.epoch} stay and come again"
 
     async def foreign(self, checkpoint: str) -> str | None:

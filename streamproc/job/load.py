@@ -20,10 +20,11 @@ from streamproc.job.document import Document, Path, read_document
 from streamproc.job.faults import NOT_YET, Faults, nearest, not_yet
 from streamproc.job.keys import JobKeys
 from streamproc.job.model import Asap, AvailableNow, Interval, Job, SinkSpec, SourceSpec, TestCase, Trigger
-from streamproc.job.planning import plan_parts
+from streamproc.job.planning import misfit, plan_parts
 from streamproc.job.steps import TestReader
 from streamproc.options import SinkOptions, SourceOptions, duration_us
 from streamproc.plan.plan import Plan
+from streamproc.sink import DEAD_LETTER_SCHEMA
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -106,7 +107,7 @@ class _JobReader:
         sources = {name: self._source(name) for name in self._section("sources")}
         views = self._views()
         sinks = {name: self._sink(("sinks", name), "sink") for name in self._section("sinks")}
-        dead = self._sink(("dead_letter",), "dead_letter") if isinstance(self._raw.get("dead_letter"), dict) else None
+        dead = self._dead_letter()
         tests = self._tests(sources, sinks)
         trigger = self._trigger(sinks.values())
         zone = self._zone()
@@ -180,7 +181,10 @@ class _JobReader:
         if schema is None:
             self._faults.add(path, "missing key 'schema' (Spark DDL column list, such as: user STRING, ts TIMESTAMP)")
             return None
+        before = len(self._faults.found)
         self._columns(path, options, schema)
+        if len(self._faults.found) == before:
+            self._decodable(path, options, schema)
         if options.bad_records == "dead_letter" and self._raw.get("dead_letter") is None:
             self._faults.add((*path, "bad_records"), "bad_records: dead_letter needs a dead_letter: sink in the job, or write skip or fail")
         return SourceSpec(name, options.type, options, schema, self._document.line(path))
@@ -194,6 +198,18 @@ class _JobReader:
         promised = options.partitioned_by
         if promised is not None and promised not in schema.names:
             self._faults.add((*path, "partitioned_by"), f"column {promised!r} is not in the schema{nearest(promised, schema.names)}")
+
+    def _decodable(self, path: Path, options: SourceOptions, schema: pa.Schema) -> None:
+        """The decoder itself says which types and patterns it reads."""
+        from streamproc.formats import make_decoder  # with DuckDB
+
+        if options.format == "parquet":
+            return
+        try:
+            make_decoder(options.format, schema, csv=options.csv, timestamps=options.timestamps)
+        except ValueError as error:
+            key = "timestamps" if "pattern" in str(error) else "schema"
+            self._faults.add((*path, key), str(error))
 
     def _time_column(self, path: Path, column: str, schema: pa.Schema) -> None:
         if column not in schema.names:
@@ -238,6 +254,14 @@ class _JobReader:
         line = self._document.line(path)
         query_line = self._document.line_in((*path, "query"), 0) if query else line
         return SinkSpec(str(path[-1]), options.type, options, query, options.mode, late, line, query_line)
+
+    def _dead_letter(self) -> SinkSpec | None:
+        if not isinstance(self._raw.get("dead_letter"), dict):
+            return None
+        sink = self._sink(("dead_letter",), "dead_letter")
+        for path, message in misfit(("dead_letter",), sink, DEAD_LETTER_SCHEMA) if sink else ():
+            self._faults.add(path, message)
+        return sink
 
     def _require_query(self, path: Path, given: Mapping[str, Any]) -> None:
         query = given.get("query", "")

@@ -70,13 +70,20 @@ def watermark_of(source: SourceSpec) -> Watermark | None:
 
 
 def misfits(made: Plan, sinks: Mapping[str, SinkSpec]) -> Iterator[tuple[Path, str]]:
-    """What a sink's keys say about columns that its query does not yield."""
+    """Queries whose rows their sinks cannot write, with the nearest key to blame."""
     for name, sink in sinks.items():
-        yields = made.queries[name].schema.names
-        for key in ("partition_by", "keys"):
-            for i, column in enumerate(_listed(getattr(sink.options, key, None))):
-                if column not in yields:
-                    yield ("sinks", name, key, i), f"the query yields no column {column!r}{nearest(column, yields)}"
+        yield from misfit(("sinks", name), sink, made.queries[name].schema)
+
+
+def misfit(path: Path, sink: SinkSpec, schema: pa.Schema) -> Iterator[tuple[Path, str]]:
+    """Why a sink cannot write rows of a schema, if it cannot."""
+    named = [(key, i, column) for key in ("partition_by", "keys") for i, column in enumerate(_listed(getattr(sink.options, key, None)))]
+    unknown = [(key, i, column) for key, i, column in named if column not in schema.names]
+    for key, i, column in unknown:
+        yield (*path, key, i), f"there is no column {column!r} in the rows{nearest(column, schema.names)}"
+    refused = None if unknown else registry.sink_class(sink.type).refuses(sink.options, schema)
+    if refused is not None:
+        yield (*path, "partition_by" if refused.startswith("partition_by") else "type"), refused
 
 
 def unexpected(job: Job, document: Document) -> list[Fault]:

@@ -63,13 +63,16 @@ def test_a_right_file_has_no_faults(tmp_path: Path) -> None:
         (("window(ts,", "window(tss,"), 18, "tss"),
         (("SELECT * FROM clicks WHERE page", "SELECT * FROM clicks WHERE pag"), 9, "pag"),
         (("real: SELECT * FROM clicks WHERE page <> '/health'", "real: >\n    SELECT *\n\n    FROM clicks\n    WHERE pag <> 1"), 12, "pag"),
-        (("partition_by: [day]", "partition_by: [month]"), 14, "the query yields no column 'month'"),
-        (("partition_by: [day]", "partition_by:\n      - day\n      - pge"), 16, "the query yields no column 'pge'; did you mean 'page'?"),
+        (("partition_by: [day]", "partition_by: [month]"), 14, "there is no column 'month' in the rows"),
+        (("partition_by: [day]", "partition_by:\n      - day\n      - pge"), 16, "'pge' in the rows; did you mean 'page'?"),
+        (("partition_by: [day]", "partition_by: [day, page, views]"), 14, "partition_by names every column"),
+        (("count(*) AS views", "count(*) AS views, window"), 12, "nested, which CSV cannot hold"),
         (("views: 1, _epoch", "view: 1, _epoch"), 22, "the query of sink 'minutes' yields no column 'view'; did you mean 'views'?"),
     ],
 )  # fmt: skip
 def test_faults_of_the_sql_are_at_their_lines(tmp_path: Path, change: tuple[str, str], line: int, part: str) -> None:
-    faults = found(write(tmp_path, "one", JOB.replace(*change)))
+    text = JOB.replace("type: files", "type: files\n    format: csv").replace("    partition_by: [day]\n", "") if "CSV" in part else JOB
+    faults = found(write(tmp_path, "one", text.replace(*change)))
     assert [at for at, _ in faults] == [line], faults
     assert part in faults[0][1]
 

@@ -178,6 +178,8 @@ def test_a_literal_secret_is_refused_and_not_repeated() -> None:
         ("{KAFKA, schema: ts TIMESTAMP, watermark: ts}", 3, "should be"),
         ("{KAFKA, schema: ts TIMESTAMP, timestamps: {ts: epoch_m}}", 3, "did you mean 'epoch_ms'?"),
         ("{KAFKA, schema: ts TIMESTAMP, timestamps: {t: epoch_ms}}", 3, "column 't' is not in the schema"),
+        ("{KAFKA, schema: 'a INT, b INT', format: raw}", 3, "format raw has one column"),
+        ("{KAFKA, schema: ts TIMESTAMP, timestamps: {ts: 'QQQ'}}", 3, "datetime pattern 'QQQ'"),
         ("{type: kinesis, schema: a INT}", 2, "needs stream or stream_arn"),
     ],
 )
@@ -216,6 +218,7 @@ def test_faults_of_a_source(keys: str, line: int, part: str) -> None:
         (("name: page-views", "sources: {}"), 2, "key 'sources' stands twice"),
         (("name: page-views", "source: {}"), 1, "unknown key 'source'; did you mean 'sources'?"),
         (("name: page-views", "dead_letter: files"), 1, "should be a valid mapping"),
+        (("name: page-views", "dead_letter: {type: files, path: x, partition_by: [reasn]}"), 1, "no column 'reasn' in the rows"),
     ],
 )  # fmt: skip
 def test_faults_of_the_rest(change: tuple[str, str], line: int, part: str) -> None:
