@@ -13,7 +13,7 @@ from streamproc.errors import Bug
 from streamproc.state import files
 from streamproc.state.merge import chains, merge
 from streamproc.state.runs import Run, RunRef, next_chain, split_final
-from streamproc.store import Exists, Listed, Missing, Object, Store
+from streamproc.testing import MemoryStore
 
 KEYS = [("_we", "ascending"), ("_h", "ascending")]
 
@@ -147,45 +147,20 @@ def test_two_or_three_runs_are_left_alone():
 # -- saving and loading
 
 
-class Objects(Store):
-    """A store in a dict."""
-
-    def __init__(self):
-        self.objects = {}
-
-    async def get(self, name):
-        if name not in self.objects:
-            raise Missing(name)
-        return Object(self.objects[name], "1")
-
-    async def put(self, name, data, *, if_match=None, overwrite=False):
-        if name in self.objects:
-            raise Exists(name)
-        self.objects[name] = data
-        return "1"
-
-    async def list(self, prefix=""):
-        for name in sorted(self.objects):
-            yield Listed(name, len(self.objects[name]), 0)
-
-    async def delete(self, name):
-        self.objects.pop(name, None)
-
-
 def names():
     count = iter(range(1000))
     return lambda: f"state/7-{next(count)}"
 
 
 async def test_only_new_runs_are_written_and_a_restore_gives_them_back():
-    store, name = Objects(), names()
+    store, name = MemoryStore(), names()
     first = Run.of(table([(10, 1, 1), (20, 2, 1), (None, 2, 1)]), 3)
     saved = await files.save({"a/aggregate": [first], "b/aggregate": []}, store, name)
     cut = saved["a/aggregate"][0].after(1)
     second = Run.of(table([(30, 1, 1)]), 4, "out")
     again = await files.save({"a/aggregate": [cut, second]}, store, name)
     assert again["a/aggregate"][0] is cut
-    assert sorted(store.objects) == ["state/7-0", "state/7-1"]
+    assert store.names == ["state/7-0", "state/7-1"]
     references = {"a/aggregate": [RunRef.of(run) for run in again["a/aggregate"]]}
     loaded = await files.load(references, store, {"a/aggregate": first.table.schema})
     assert loaded == again
@@ -193,24 +168,24 @@ async def test_only_new_runs_are_written_and_a_restore_gives_them_back():
 
 
 async def test_an_unsaved_rest_of_a_run_is_saved_alone():
-    store = Objects()
+    store = MemoryStore()
     rest = Run.of(table([(10, h, 1) for h in range(10_000)]), 0).after(9_999)
     saved = (await files.save({"a": [rest]}, store, names()))["a"]
-    assert len(store.objects["state/7-0"]) < 2000
+    assert len((await store.get("state/7-0")).data) < 2000
     assert (await files.load({"a": [RunRef.of(saved[0])]}, store))["a"] == saved
 
 
 async def test_what_is_gone_damaged_or_of_another_query_is_named():
-    store = Objects()
+    store = MemoryStore()
     run = (await files.save({"a": [Run.of(table([(10, 1, 1)]), 0)]}, store, names()))["a"][0]
     references = {"a": [RunRef.of(run)]}
     with pytest.raises(Bug, match=r"state/7-0 has columns \[_we int64, _h uint64, n int64\], the query needs \[x string\]"):
         await files.load(references, store, {"a": pa.schema([("x", pa.string())])})
     with pytest.raises(Bug, match="state/7-0 has 1 rows, the commit says 5"):
         await files.load({"a": [RunRef("state/7-0", length=5, nbytes=1)]}, store)
-    store.objects["state/7-0"] = store.objects["state/7-0"][:40]
+    await store.put("state/7-0", (await store.get("state/7-0")).data[:40], overwrite=True)
     with pytest.raises(Bug, match=r"state/7-0 \(40 bytes\) is damaged"):
         await files.load(references, store)
-    store.objects.clear()
+    await store.delete("state/7-0")
     with pytest.raises(Bug, match="state/7-0 is gone"):
         await files.load(references, store)
