@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from streamproc.formats import scalar
 from streamproc.formats.decoder import BOM_SQL, TextDecoder
-from streamproc.formats.json_scan import MAX_DEPTH, depth, scan_array, scan_object
+from streamproc.formats.json_scan import MAX_DEPTH, is_too_deep, scan_array, scan_object
 from streamproc.formats.moment import MomentFormat
 from streamproc.formats.scalar import Guarded, Judge, Misfit, misfit, quoted
 
@@ -27,7 +27,7 @@ RESCUED = "_rescued"
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 _string = msgspec.json.Decoder(str)
-_ESCAPED_KEY = re.compile(r'\\[^"]*"[ \t\r\n]*:')
+_ESCAPED_KEY = re.compile(r'\\.[^"\\]*"[ \t\r\n]*:', re.DOTALL)
 
 
 class JsonRecordJudge:
@@ -60,8 +60,8 @@ class JsonRecordJudge:
 
 def json_fields(text: str, names: list[str]) -> Mapping[str, str]:
     """The fields of the one object that `text` holds, each value as its JSON text; of duplicate keys the first."""
-    if len(text) > MAX_DEPTH and (deep := depth(text)) > MAX_DEPTH:
-        raise Misfit("too_deep", f"nesting of {deep} levels, {MAX_DEPTH} are allowed")
+    if is_too_deep(text):
+        raise Misfit("too_deep", f"nested in more than {MAX_DEPTH} levels")
     try:
         return _object(text, names)
     except msgspec.ValidationError:
@@ -96,7 +96,7 @@ def token_judge(kind: pa.DataType, moment: MomentFormat) -> Judge:
         return lambda token: judge(_string.decode(token) if token[0] == '"' else token)
     if pa.types.is_temporal(kind) or pa.types.is_binary(kind):
         return _numeric_time(kind, judge) if moment.numeric and pa.types.is_timestamp(kind) else _quoted_judge(kind, judge)
-    return judge
+    return lambda token: judge("0" if token == "-0" else token)  # an integer, which has no sign at 0
 
 
 def _quoted_judge(kind: pa.DataType, judge: Judge) -> Judge:

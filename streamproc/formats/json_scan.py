@@ -19,15 +19,16 @@ _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|([{\[])|([}\]])', re.DOTALL)
 _OPEN = {"{": "}", "[": "]"}
 
 
-def depth(text: str) -> int:
-    """Deepest nesting of objects and arrays; only brackets outside of strings count."""
+def is_too_deep(text: str) -> bool:
+    """Objects and arrays are nested in more than MAX_DEPTH levels; brackets inside strings do not count."""
     if text.count("{") + text.count("[") <= MAX_DEPTH:
-        return 0
-    level = deepest = 0
+        return False
+    level = 0
     for token in _STRING_OR_BRACKET.finditer(text):
         level += (token[1] is not None) - (token[2] is not None)
-        deepest = max(deepest, level)
-    return deepest
+        if level > MAX_DEPTH:
+            return True
+    return False
 
 
 def scan_object(text: str) -> dict[str, str]:
