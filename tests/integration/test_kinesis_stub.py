@@ -365,6 +365,7 @@ async def test_a_replay_whose_last_row_is_gone_stops(harness: StubHarness, kines
     for _ in range(2):
         with pytest.raises(BadRecord, match=f"{at[2]} was read before"):
             await reader.read(at[2])
+    assert offsets([await answer(reader)]) == [at[1]]
 
 
 async def test_a_clock_that_is_ahead_is_waited_for(harness: StubHarness, kinesis: Kinesis) -> None:
@@ -453,6 +454,13 @@ async def test_an_epoch_may_be_cut_inside_an_aggregate(stub: Stub, kinesis: Kine
         assert values(await drain(await opened(kinesis, offset), 6 - i)) == expected[i + 1 :]
         for j in range(i, 7):
             assert values(await replay(await opened(kinesis, offset), at[j])) == expected[i + 1 : j + 1]
+
+
+async def test_a_sequence_number_alone_means_the_whole_aggregate(stub: Stub, kinesis: Kinesis) -> None:
+    expected = mixed(stub, next(iter(stub.shards)))
+    whole = stub.shards["shardId-000000000000"].records[1]["SequenceNumber"]
+    assert values(await drain(await opened(kinesis, whole), 1)) == expected[6:]
+    assert values(await replay(await opened(kinesis), whole)) == expected[:6]
 
 
 @pytest.mark.parametrize("choice", ["keep", "drop"])
