@@ -22,7 +22,6 @@ from streamproc.plan.types import (
     Sql,
     adjusted_decimal,
     as_decimal,
-    common_type,
     duck_type,
     is_decimal,
     is_fractional,
@@ -32,6 +31,7 @@ from streamproc.plan.types import (
     is_time,
     spark_type,
     text_literal,
+    widest_type,
 )
 
 _BITWISE = {"&": "&", "|": "|", "^": "xor"}
@@ -52,7 +52,7 @@ def calculate(symbol: str, left: Sql, right: Sql) -> Sql:
     if symbol == "/":
         left, right = convert(left, DOUBLE), convert(right, DOUBLE)
         return Sql(f"({left.text} / {_divisor(left, right)})", DOUBLE)
-    kind = common_type(left, right)
+    kind = widest_type(left, right)
     if kind is None or not is_numeric(kind):
         raise _misfit(symbol, left, right)
     left, right = convert(left, kind), convert(right, kind)
@@ -89,7 +89,7 @@ def _number(value: Sql, other: Sql) -> Sql:
 
 
 def _bits(symbol: str, left: Sql, right: Sql) -> Sql:
-    kind = common_type(left, right)
+    kind = widest_type(left, right)
     if kind is None or not is_integral(kind):
         raise _misfit(symbol, left, right)
     a, b = convert(left, kind).text, convert(right, kind).text
@@ -215,7 +215,7 @@ def element(value: Sql, index: Sql) -> Sql:
 def unify(values: Sequence[Sql]) -> list[Sql]:
     target = values[0]
     for value in values[1:]:
-        kind = common_type(Sql("", target.type), Sql("", value.type))
+        kind = widest_type(Sql("", target.type), Sql("", value.type))
         if kind is None:
             raise LocatedError(f"{spark_type(target.type)} and {spark_type(value.type)} have no common type; CAST one of them")
         target = Sql("", kind)

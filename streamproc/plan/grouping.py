@@ -15,8 +15,8 @@ from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.names import output_name
 from streamproc.plan.plan import Aggregate, Project, Step
-from streamproc.plan.relation import ORIGIN, Column, Relation, RelationScope, Tail, arrival, hidden_name
-from streamproc.plan.select import Draft, Output, has_aggregate, is_aggregate, limit_rows, projected
+from streamproc.plan.relation import ORIGIN, Column, Relation, Tail, arrival, hidden_name
+from streamproc.plan.select import Draft, Output, has_aggregate, is_aggregate, limit_rows, ordered, projected
 from streamproc.plan.time_window import TimeWindow, is_window, read_window
 from streamproc.plan.types import STRING, Sql, quote
 
@@ -104,7 +104,7 @@ def _add_group(draft: Draft, groups: Groups, node: exp.Expr) -> None:
         raise LocatedError("an aggregate cannot be grouped by", node)
     _refuse_window_column(draft, node)
     value = Compiler(draft.scope).compile(node)
-    groups.add(value, value.type == TIMESTAMP and _names_event(draft.scope, node))
+    groups.add(value, value.type == TIMESTAMP and draft.scope.is_event(node))
 
 
 def _refuse_window_column(draft: Draft, node: exp.Expr) -> None:
@@ -112,13 +112,6 @@ def _refuse_window_column(draft: Draft, node: exp.Expr) -> None:
     column = isinstance(node, exp.Column) and node.parts[0].name.lower() == "window" and not draft.scope.has("window")
     if inside or column:
         raise LocatedError("group by the window itself, GROUP BY window(ts, '1 minute'), and select window.start", node)
-
-
-def _names_event(scope: RelationScope, node: exp.Expr) -> bool:
-    if not isinstance(node, exp.Column):
-        return False
-    column, rest = scope.find([p.name for p in node.parts])
-    return column.event and not rest
 
 
 class ResultCompiler(Compiler):
@@ -239,21 +232,12 @@ def _tail(draft: Draft, compiler: ResultCompiler) -> tuple[Tail | None, list[Out
         return None, []
     items = order.expressions if order else []
     sorting = [Output(f"#o{i}", compiler.compile(_sort_key(draft, item.this))) for i, item in enumerate(items)]
-    texts = {id(item): quote(o.name) for item, o in zip(items, sorting, strict=True)}
-    text = ordered_names(items, texts) if order else ""
+    text = ordered(items, [quote(o.name) for o in sorting])
     return Tail(text, limit_rows(limit), tuple(Column(o.name, o.value.type) for o in sorting)), sorting
 
 
 def _sort_key(draft: Draft, node: exp.Expr) -> exp.Expr:
     return _ordinal(draft, node) if isinstance(node, exp.Literal) and not node.is_string else node
-
-
-def ordered_names(items: Sequence[exp.Expr], texts: dict[int, str]) -> str:
-    parts = []
-    for item in items:
-        down, first = bool(item.args.get("desc")), bool(item.args.get("nulls_first"))
-        parts.append(f"{texts[id(item)]} {'DESC' if down else 'ASC'} NULLS {'FIRST' if first else 'LAST'}")
-    return ", ".join(parts)
 
 
 def _input(draft: Draft, states: States) -> tuple[Step, str]:

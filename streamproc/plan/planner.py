@@ -99,6 +99,8 @@ class Job:
             self.faults.append(SqlFault(place, line, str(error)))
         except DependsOnFaultyViewError:
             pass
+        except RecursionError:
+            self.faults.append(SqlFault(place, 0, "the query is nested too deeply; divide it into views"))
         return None
 
     def stop_if_faulty(self) -> None:

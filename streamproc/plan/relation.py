@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
+from sqlglot import exp
 
 from streamproc.plan.faults import LocatedError, nearest
 from streamproc.plan.plan import Step
@@ -96,6 +97,13 @@ class RelationScope:
         if hit is None:
             raise LocatedError(self._unknown(parts))
         return hit, parts[1:]
+
+    def is_event(self, node: exp.Expr) -> bool:
+        """`node` is the watermarked event time itself, under whatever name."""
+        if not isinstance(node, exp.Column):
+            return False
+        column, rest = self.find([p.name for p in node.parts])
+        return column.event and not rest
 
     def has(self, name: str) -> bool:
         return any(c.name.lower() == name.lower() for c in (*self.relation.columns, *self.relation.extras))

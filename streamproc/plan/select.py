@@ -174,14 +174,7 @@ def _row_output(compiler: Compiler, draft: Draft, node: exp.Expr) -> Output:
     value = node.unalias()
     if isinstance(value, exp.Anonymous) and value.name.lower().startswith("explode"):
         return Output(node.alias or "col", generated(compiler, value))
-    return Output(output_name(node), compiler.compile(value), _is_event(draft.scope, value))
-
-
-def _is_event(scope: RelationScope, node: exp.Expr) -> bool:
-    if not isinstance(node, exp.Column):
-        return False
-    column, rest = scope.find([p.name for p in node.parts])
-    return column.event and not rest
+    return Output(output_name(node), compiler.compile(value), draft.scope.is_event(value))
 
 
 def _stars(draft: Draft, node: exp.Expr) -> list[Output]:
@@ -235,10 +228,15 @@ def order_and_limit(draft: Draft) -> None:
     order, limit = draft.node.args.get("order"), draft.node.args.get("limit")
     assert draft.result is not None
     if draft.result.tail is None and (order or limit):
-        from dataclasses import replace
+        compiler, items = Compiler(RelationScope(draft.result)), order.expressions if order else []
+        keys = [compiler.compile(item.this).text for item in items]
+        draft.result = replace(draft.result, tail=Tail(ordered(items, keys), limit_rows(limit)))
 
-        text = ordered(Compiler(RelationScope(draft.result)), order) if order else ""
-        draft.result = replace(draft.result, tail=Tail(text, limit_rows(limit)))
+
+def ordered(items: Sequence[exp.Expr], keys: Sequence[str]) -> str:
+    """ORDER BY's list over SQL of its keys; NULLs where Spark puts them: first ascending, last descending."""
+    ways = [f"{'DESC' if item.args.get('desc') else 'ASC'} NULLS {'FIRST' if item.args.get('nulls_first') else 'LAST'}" for item in items]
+    return ", ".join(f"{key} {way}" for key, way in zip(keys, ways, strict=True))
 
 
 def limit_rows(limit: exp.Expr | None) -> int | None:
@@ -248,16 +246,6 @@ def limit_rows(limit: exp.Expr | None) -> int | None:
     if not isinstance(count, exp.Literal) or count.is_string or not count.name.isdigit():
         raise LocatedError("LIMIT takes a whole number", limit)
     return int(count.name)
-
-
-def ordered(compiler: Compiler, order: exp.Expr) -> str:
-    """ORDER BY's list; NULLs where Spark puts them: first ascending, last descending."""
-    items = []
-    for item in order.expressions:
-        down = bool(item.args.get("desc"))
-        first = bool(item.args.get("nulls_first"))
-        items.append(f"{compiler.compile(item.this).text} {'DESC' if down else 'ASC'} NULLS {'FIRST' if first else 'LAST'}")
-    return ", ".join(items)
 
 
 Rule = Callable[[Draft], None]

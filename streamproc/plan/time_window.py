@@ -47,7 +47,7 @@ def read_window(scope: RelationScope, node: exp.Expr) -> TimeWindow:
         window = registry.window(name, [_duration(d) for d in durations])
     except ValueError as error:
         raise LocatedError(str(error), node) from None
-    return TimeWindow(window, value.text, _is_event(scope, time))
+    return TimeWindow(window, value.text, scope.is_event(time))
 
 
 def _duration(node: exp.Expr) -> int:
@@ -56,10 +56,3 @@ def _duration(node: exp.Expr) -> int:
     if isinstance(node, exp.Literal) and node.is_string:
         return duration_us(node.name)
     raise LocatedError("the durations of window() are literals: '10 minutes'", node)
-
-
-def _is_event(scope: RelationScope, node: exp.Expr) -> bool:
-    if not isinstance(node, exp.Column):
-        return False
-    column, rest = scope.find([p.name for p in node.parts])
-    return column.event and not rest

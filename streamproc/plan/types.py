@@ -124,7 +124,7 @@ def as_decimal(value: Sql) -> pa.DataType:
     return pa.decimal128(_INTEGRAL_DIGITS[value.type], 0)
 
 
-def common_type(left: Sql, right: Sql) -> pa.DataType | None:
+def widest_type(left: Sql, right: Sql) -> pa.DataType | None:
     """The type both sides of a comparison, CASE, COALESCE, … are brought to; None if there is none."""
     a, b = left.type, right.type
     if a == b or b == NULL:
@@ -132,18 +132,18 @@ def common_type(left: Sql, right: Sql) -> pa.DataType | None:
     if a == NULL:
         return b
     if STRING in (a, b):
-        return _common_with_string(b if a == STRING else a)
+        return _widest_with_string(b if a == STRING else a)
     if is_numeric(a) and is_numeric(b):
-        return _common_number(left, right)
+        return _widest_number(left, right)
     if is_time(a) and is_time(b):
         return TIMESTAMP if TIMESTAMP in (a, b) else TIMESTAMP_NTZ
     if pa.types.is_list(a) and pa.types.is_list(b):
-        item = common_type(Sql("", a.value_type), Sql("", b.value_type))
+        item = widest_type(Sql("", a.value_type), Sql("", b.value_type))
         return None if item is None else pa.list_(item)
     return None
 
 
-def _common_with_string(other: pa.DataType) -> pa.DataType | None:
+def _widest_with_string(other: pa.DataType) -> pa.DataType | None:
     """ANSI: the string is read as the other side, integers as BIGINT, fractions and decimals as DOUBLE."""
     if is_integral(other):
         return BIGINT
@@ -152,7 +152,7 @@ def _common_with_string(other: pa.DataType) -> pa.DataType | None:
     return other if is_time(other) or other in (BOOLEAN, BINARY) else None
 
 
-def _common_number(left: Sql, right: Sql) -> pa.DataType:
+def _widest_number(left: Sql, right: Sql) -> pa.DataType:
     a, b = left.type, right.type
     if is_integral(a) and is_integral(b):
         return max(a, b, key=INTEGRALS.index)

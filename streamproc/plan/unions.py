@@ -9,7 +9,7 @@ from sqlglot import exp
 from streamproc.plan.casts import convert
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.relation import Column, Relation, hidden_columns
-from streamproc.plan.types import Sql, common_type, quote
+from streamproc.plan.types import Sql, quote, widest_type
 
 
 def union_all(node: exp.Expr, left: Relation, right: Relation) -> Relation:
@@ -26,7 +26,7 @@ def union_all(node: exp.Expr, left: Relation, right: Relation) -> Relation:
         raise RefusedError("UNION ALL of different sources is not supported yet; write a sink for each")
     if len(left.columns) != len(right.columns):
         raise LocatedError(f"UNION ALL: {len(left.columns)} columns against {len(right.columns)}", node)
-    columns = tuple(_common(a, b, node) for a, b in zip(left.columns, right.columns, strict=True))
+    columns = tuple(_widest(a, b, node) for a, b in zip(left.columns, right.columns, strict=True))
 
     def body(hidden: Sequence[str]) -> str:
         return f"({_branch(left, columns, hidden)} UNION ALL {_branch(right, columns, hidden)})"
@@ -34,8 +34,8 @@ def union_all(node: exp.Expr, left: Relation, right: Relation) -> Relation:
     return Relation(columns, left.step, body, sources=left.sources, has_watermark=left.has_watermark)
 
 
-def _common(left: Column, right: Column, node: exp.Expr) -> Column:
-    kind = common_type(Sql("", left.type), Sql("", right.type))
+def _widest(left: Column, right: Column, node: exp.Expr) -> Column:
+    kind = widest_type(Sql("", left.type), Sql("", right.type))
     if kind is None:
         raise LocatedError(f"UNION ALL: column {left.name!r} has two types; CAST one", node)
     return Column(left.name, kind, left.event and right.event)

@@ -12,7 +12,7 @@ from streamproc.plan.casts import convert
 from streamproc.plan.faults import LocatedError
 from streamproc.plan.functions.call import Builder, Call
 from streamproc.plan.names import output_name
-from streamproc.plan.types import BIGINT, BOOLEAN, INT, STRING, Sql, common_type, is_orderable, quote
+from streamproc.plan.types import BIGINT, BOOLEAN, INT, STRING, Sql, is_orderable, quote, widest_type
 
 
 def _array_type(call: Call, index: int = 0) -> pa.DataType:
@@ -84,7 +84,7 @@ def _with_element(call: Call) -> tuple[str, str]:
     """An array and a value of its elements' type."""
     call.expect(2)
     kind = _array_type(call)
-    target = common_type(Sql("", kind.value_type), call[1])
+    target = widest_type(Sql("", kind.value_type), call[1])
     if target is None or not is_orderable(target):
         raise call.misfit(1)
     return convert(call[0], pa.list_(target)).text, convert(call[1], target).text
