@@ -54,6 +54,7 @@ tests:
       - tick: 2 minutes
 """
 LIMIT_S = 20
+MODES = ["append", "update", "complete"]
 PIECES = st.sampled_from(
     [":", "- ", "\n", "  ", "{", "}", "[", "]", "&a ", "*a", "<<: *sql", "!!binary ", "!x ", "'", '"', "|\n", ">", "#", "${", "${A}", "$${",
      "~", "\t", "? ", "--- ", "%", "@", "`", "\x00", "\ud800", "\u2028", "9" * 50, "1e999", ".nan", "-1", "0", "a" * 300, "type: ",
@@ -140,6 +141,39 @@ DURATION = st.lists(st.sampled_from(["1", "9" * 400, "-", ".", " ", "s", "second
 @given(DDL.map(" ".join), DURATION.map("".join))
 def test_any_schema_and_duration(schema: str, duration: str) -> None:
     judge(VALID, f"sources.clicks.schema={schema}", f"sources.clicks.watermark.delay={duration}", f"trigger={duration}")
+
+
+WORDS = """
+    SELECT FROM WHERE GROUP BY HAVING ORDER LIMIT DISTINCT AS ON JOIN UNION ALL EXPLODE LATERAL VIEW WITH CASE WHEN THEN END CAST NULL
+    NOT IN LIKE BETWEEN AND OR INTERVAL FILTER OVER PARTITION ( ) ( ) , , . * + - / = <> > :: [ ] real clicks user page amount ts window
+    window.start count(*) sum( avg( max( first( collect_list( window(ts, window_time(window) date( '1 '5 minutes' minute') 'x' 1 0 -1 1.5
+    true current_timestamp() rand() `a b` "x" -- /* */ ; @ # $ {x} :p ? ARRAY( MAP( STRUCT( transform( x -> _offset _key _headers
+"""
+TOKENS = WORDS.split()
+BEGINNINGS = ["SELECT", "SELECT page FROM real WHERE", "SELECT page, count(*) FROM real GROUP BY", ""]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.sampled_from(TOKENS), min_size=1, max_size=25),
+    st.sampled_from(BEGINNINGS),
+    st.sampled_from(MODES),
+)
+def test_any_query(tokens: list[str], begin: str, mode: str) -> None:
+    query = " ".join([begin, *tokens])
+    judge(
+        VALID,
+        f"sinks.views_per_minute.query={query}",
+        f"sinks.views_per_minute.mode={mode}",
+        f"views.real=SELECT * FROM clicks {begin[6:]}",
+    )
+
+
+@pytest.mark.parametrize(
+    "query", ["(" * 3000 + "1" + ")" * 3000, "1" + " + 1" * 5000, "CASE WHEN 1 THEN " * 500, "a" * 100_000, "SELECT " * 2000]
+)
+def test_deep_and_long_queries_end(query: str) -> None:
+    judge(VALID, f"sinks.views_per_minute.query=SELECT {query} AS x FROM real")
 
 
 @pytest.mark.parametrize("text", ["a: " + "x" * 900_000, "- a\n" * 30_000, "a: '" + "${" * 100_000 + "'", "trigger: " + "1" * 100_000])
