@@ -80,6 +80,7 @@ async def open_checkpoint(job: Job, world: World) -> Store:
     while True:
         try:
             await check_conditional(store)
+            await store.sweep()
             return store
         except Unavailable as error:
             log.warning("the checkpoint does not answer, trying again", checkpoint=job.checkpoint, error=str(error))
