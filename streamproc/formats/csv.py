@@ -27,9 +27,8 @@ class CsvRecordJudge:
         self._fields = fields
         self._options = options
         quote, delimiter = re.escape(options.quote), re.escape(options.delimiter)
-        self._field = re.compile(
-            rf"(?:{quote}((?:[^{quote}]|{quote}{quote})*){quote}|([^{quote}{delimiter}\r\n]*))({delimiter}|$)", re.DOTALL
-        )
+        inside, outside = f"(?:[^{quote}]|{quote}{quote})*", rf"[^{quote}{delimiter}\r\n]*"
+        self._field = re.compile(f"(?:{quote}({inside}){quote}|({outside}))({delimiter}|$)", re.DOTALL)
 
     def __call__(self, text: str) -> list[Any]:
         line = text.removesuffix("\n").removesuffix("\r")

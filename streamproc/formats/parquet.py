@@ -54,21 +54,16 @@ def _nested(array: pa.Array, kind: pa.DataType, path: str) -> pa.Array | None:
         items = _cast(array.flatten(), kind.value_type, f"{path}.element")
         return pa.ListArray.from_arrays(_offsets(array), items, kind, mask=array.is_null())
     if pa.types.is_map(kind) and pa.types.is_map(array.type):
-        flat = array.cast(pa.list_(pa.struct([("key", array.type.key_type), ("value", array.type.item_type)]))).flatten()
-        keys = _cast(flat.field("key"), kind.key_type, f"{path}.key")
-        items = _cast(flat.field("value"), kind.item_type, f"{path}.value")
-        return pa.MapArray.from_arrays(_offsets(array), keys, items, kind, mask=array.is_null())
+        pairs = array.cast(pa.list_(pa.struct([("key", array.type.key_type), ("value", array.type.item_type)])))
+        keys = _cast(pairs.flatten().field("key"), kind.key_type, f"{path}.key")
+        items = _cast(pairs.flatten().field("value"), kind.item_type, f"{path}.value")
+        return pa.MapArray.from_arrays(_offsets(pairs), keys, items, kind, mask=array.is_null())
     return None
 
 
-def _offsets(array: pa.Array) -> pa.Array:
+def _offsets(lists: pa.ListArray) -> pa.Array:
     """Offsets into the flattened items: lists that are NULL count as empty there."""
-    lengths = pc.list_value_length(
-        array.cast(pa.list_(pa.struct([("key", array.type.key_type), ("value", array.type.item_type)])))
-        if pa.types.is_map(array.type)
-        else array
-    )
-    ends = pc.cumulative_sum(lengths.fill_null(0).cast(pa.int32()))
+    ends = pc.cumulative_sum(pc.list_value_length(lists).fill_null(0).cast(pa.int32()))
     return pa.concat_arrays([pa.array([0], pa.int32()), ends])
 
 
@@ -98,9 +93,10 @@ def _widens(found: pa.DataType, kind: pa.DataType) -> bool:
     if pa.types.is_integer(found):
         return _integer_widens(found, kind)
     if pa.types.is_floating(found):
-        return pa.types.is_floating(kind) and kind.bit_width >= found.bit_width
+        return bool(pa.types.is_floating(kind) and kind.bit_width >= found.bit_width)
     if pa.types.is_decimal(found):
-        return pa.types.is_decimal(kind) and kind.scale >= found.scale and kind.precision - kind.scale >= found.precision - found.scale
+        whole = kind.precision - kind.scale >= found.precision - found.scale if pa.types.is_decimal(kind) else False
+        return bool(whole and kind.scale >= found.scale)
     if pa.types.is_date(found):
         return bool(pa.types.is_date(kind))
     if kind == pa.string():
@@ -114,4 +110,4 @@ def _integer_widens(found: pa.DataType, kind: pa.DataType) -> bool:
         return bool(kind.bit_width >= bits)
     if pa.types.is_decimal(kind):
         return bool(kind.precision - kind.scale >= len(str(1 << (bits - 1))))
-    return (kind == pa.float64() and bits <= 53) or (kind == pa.float32() and bits <= 24)
+    return bool((kind == pa.float64() and bits <= 53) or (kind == pa.float32() and bits <= 24))
