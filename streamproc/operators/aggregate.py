@@ -136,7 +136,9 @@ class AggregateOperator(Operator):
         return [Run.of(table, next_chain(state))]
 
     def _touched(self, duck: Duck, runs: Sequence[Run], fresh: Sequence[Run]) -> list[pa.Table]:
-        """All partials of the groups that this epoch touched, in run order."""
+        """All partials of the groups that this epoch touched, in an order that is the same each time: run order, or (more
+        groups touched than kept) the join's; states whose result depends on it have an order of their own.
+        """
         if not fresh:
             return []
         new = fresh[0]

@@ -21,6 +21,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
+    "temp_directory": "",  # spilled state would be a surprise in the working directory
     "python_enable_replacements": False,  # SQL sees what is bound, no Python variable
 }
 _DATA_ERRORS = (duckdb.DataError, duckdb.InvalidInputException)  # bad casts, overflow; division by zero, error('…')
