@@ -114,6 +114,7 @@ class Files(Source):
     """One shard, "0"."""
 
     Options: ClassVar[type[FilesOptions]] = FilesOptions
+    discovery_interval_s = 60.0
 
     def __init__(self, options: FilesOptions, world: World, name: str) -> None:
         self.options = options
@@ -262,8 +263,12 @@ class _FilesReader(Reader):
         self._progress, self._reading = progress, _Reading(file, blocks)
 
     async def _list(self) -> list[File]:
-        self._listed = await asyncio.to_thread(self._source.folder.files)
-        self._list_at_s = self._source.world.clock.monotonic_s() + self._source.folder.listed_every_s
+        """The next listing is due after a while, in large folders ten times as long as this one took."""
+        clock, folder = self._source.world.clock, self._source.folder
+        began_s = clock.monotonic_s()
+        self._listed = await asyncio.to_thread(folder.files)
+        ended_s = clock.monotonic_s()
+        self._list_at_s = ended_s + max(folder.listed_every_s, 10 * (ended_s - began_s))
         return self._listed
 
     async def _next(self) -> File | None:

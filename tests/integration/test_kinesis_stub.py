@@ -1,13 +1,9 @@
 """What the emulators get wrong about Kinesis, on a stub server over HTTP: closed shards and parents before children, expired
 iterators, throttling, empty pages of a shard that is behind, retention, paged ListShards, KPL aggregates, errors.
-
-The stub holds records in memory and answers as AWS documents it; what it was asked stands in `calls`.
 """
 
 import asyncio
-import base64
 import itertools
-import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -20,127 +16,13 @@ from streamproc.clients.kpl import hash_of
 from streamproc.errors import BadRecord, InvalidJob, Unavailable
 from streamproc.offset import EARLIEST, Start
 from streamproc.source import Reader, Source
+from streamproc.testing.kinesis_stub import HASHES, Stub
 from streamproc.testing.manual_clock import START_US, ManualClock
 from streamproc.testing.ministack import CREDENTIALS
 from streamproc.testing.source_suite import SourceConformance, SourceHarness, answer, drain, offsets, replay, values
 from streamproc.world import World
 
 DAY_S = 86_400
-HASHES = 2**128
-
-
-class Shard:
-    def __init__(self, name: str, low: int, high: int, parents: Sequence[str] = ()) -> None:
-        self.name, self.low, self.high, self.parents = name, low, high, parents
-        self.records: list[dict[str, Any]] = []
-        self.first = 0
-        self.closed = False
-
-    def described(self) -> dict[str, Any]:
-        parents = dict(zip(("ParentShardId", "AdjacentParentShardId"), self.parents, strict=False))
-        return {
-            "ShardId": self.name,
-            "HashKeyRange": {"StartingHashKey": str(self.low), "EndingHashKey": str(self.high)},
-            "SequenceNumberRange": {"StartingSequenceNumber": "1"},
-        } | parents
-
-
-class Stub:
-    """One stream `clicks`."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.shards: dict[str, Shard] = {}
-        self.sequence = itertools.count(10**55)
-        self.page = 100
-        self.limit = 10_000
-        self.expired_before = 0
-        self.iterators: dict[str, tuple[Shard, int]] = {}
-        self.calls: list[str] = []
-        self.errors: list[tuple[str, int]] = []
-        self.empty_pages = 0
-        self.behind_ms: int | None = None
-        self.add(0, HASHES // 2 - 1)
-        self.add(HASHES // 2, HASHES - 1)
-
-    def add(self, low: int, high: int, parents: Sequence[str] = ()) -> str:
-        name = f"shardId-{len(self.shards):012d}"
-        self.shards[name] = Shard(name, low, high, parents)
-        return name
-
-    def put(self, shard: str, data: bytes, key: str = "k") -> str:
-        sequence = str(next(self.sequence))
-        record = {
-            "SequenceNumber": sequence,
-            "ApproximateArrivalTimestamp": self.clock.now_us() // 1000 / 1000,
-            "Data": base64.b64encode(data).decode(),
-            "PartitionKey": key,
-        }
-        self.shards[shard].records.append(record)
-        return sequence
-
-    def split(self, shard: str) -> list[str]:
-        old = self.shards[shard]
-        old.closed = True
-        middle = (old.low + old.high) // 2
-        return [self.add(old.low, middle, [shard]), self.add(middle + 1, old.high, [shard])]
-
-    async def handle(self, request: web.Request) -> web.Response:
-        operation = request.headers["X-Amz-Target"].split(".")[1]
-        self.calls.append(operation)
-        if self.errors and operation == "GetRecords":
-            return self.error(*self.errors.pop(0))
-        return getattr(self, operation)(await request.json())
-
-    def error(self, code: str, status: int = 400) -> web.Response:
-        return web.json_response({"__type": code, "message": f"stub says {code}"}, status=status)
-
-    def ListShards(self, asked: dict[str, Any]) -> web.Response:
-        if asked.get("StreamName", asked.get("StreamARN", "").partition("/")[2]) != "clicks":
-            return self.error("ResourceNotFoundException")
-        assert "NextToken" not in asked
-        after = asked.get("ExclusiveStartShardId", "")
-        left = [shard for name, shard in sorted(self.shards.items()) if name > after]
-        more = {"NextToken": "t"} if len(left) > self.page else {}
-        return web.json_response({"Shards": [shard.described() for shard in left[: self.page]]} | more)
-
-    def DescribeStreamSummary(self, asked: dict[str, Any]) -> web.Response:
-        return web.json_response({"StreamDescriptionSummary": {"RetentionPeriodHours": 24}})
-
-    def GetShardIterator(self, asked: dict[str, Any]) -> web.Response:
-        shard = self.shards.get(asked["ShardId"])
-        if shard is None:
-            return self.error("ResourceNotFoundException")
-        kind, records = asked["ShardIteratorType"], shard.records
-        if kind == "AT_TIMESTAMP":
-            if asked["Timestamp"] * 1e6 > self.clock.now_us():
-                return self.error("InvalidArgumentException")
-            at = next((i for i, r in enumerate(records) if r["ApproximateArrivalTimestamp"] >= asked["Timestamp"]), len(records))
-        elif kind == "AT_SEQUENCE_NUMBER":
-            if not asked["StartingSequenceNumber"].startswith("1000"):
-                return self.error("InvalidArgumentException")
-            at = next((i for i, r in enumerate(records) if int(r["SequenceNumber"]) >= int(asked["StartingSequenceNumber"])), len(records))
-        else:
-            at = 0
-        return web.json_response({"ShardIterator": self.iterator(shard, at)})
-
-    def iterator(self, shard: Shard, at: int) -> str:
-        token = str(len(self.iterators))
-        self.iterators[token] = shard, at
-        return token
-
-    def GetRecords(self, asked: dict[str, Any]) -> web.Response:
-        token = asked["ShardIterator"]
-        if int(token) < self.expired_before:
-            return self.error("ExpiredIteratorException")
-        shard, at = self.iterators[token]
-        at = max(at, shard.first)
-        records = [] if self.empty_pages else shard.records[at : at + self.limit]
-        left = len(shard.records) - at - len(records)
-        self.empty_pages = max(0, self.empty_pages - 1)
-        following = None if shard.closed and not left else self.iterator(shard, at + len(records))
-        behind = {"MillisBehindLatest": 1000 * left if self.behind_ms is None else self.behind_ms}
-        return web.json_response({"Records": records, "NextShardIterator": following} | behind)
 
 
 class Quick(ManualClock):
@@ -163,11 +45,9 @@ class StubHarness(SourceHarness):
         self.world = World(clock=self.clock)
         self.stub = Stub(self.clock)
         self.numbers = itertools.count()
-        self.port = 0
-        self.runner: web.AppRunner | None = None
 
     def kinesis(self, **keys: Any) -> Kinesis:
-        keys = {"stream": "clicks", "endpoint_url": f"http://127.0.0.1:{self.port}"} | keys
+        keys = {"stream": "clicks", "endpoint_url": self.stub.endpoint_url} | keys
         return Kinesis(Kinesis.Options(**keys), self.world, "clicks")
 
     async def source(self) -> Source:
@@ -198,17 +78,10 @@ class StubHarness(SourceHarness):
         return self.clock.now_us() - 1000
 
     async def start(self) -> None:
-        app = web.Application()
-        app.router.add_post("/", self.stub.handle)
-        self.runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", self.port)
-        await site.start()
-        self.port = self.runner.addresses[0][1]
+        await self.stub.start()
 
     async def stop(self) -> None:
-        assert self.runner
-        await self.runner.cleanup()
+        await self.stub.stop()
 
 
 @pytest.fixture
@@ -541,9 +414,3 @@ async def test_a_stream_may_be_named_by_its_arn(harness: StubHarness) -> None:
 def test_options_that_cannot_be_are_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Kinesis.Options(**keys)
-
-
-def test_the_stub_writes_what_it_says() -> None:
-    stub = Stub(ManualClock())
-    stub.put("shardId-000000000000", b"x")
-    assert json.loads(stub.GetRecords({"ShardIterator": stub.iterator(stub.shards["shardId-000000000000"], 0)}).body)["Records"]  # type: ignore[arg-type]
