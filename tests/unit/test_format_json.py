@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from streamproc.batch import BAD_SCHEMA
 from streamproc.formats import decoder as decoder_module
@@ -420,95 +417,3 @@ def test_other_arrow_types_and_no_rows():
             values = pa.array(['{"a":1}', '{"a":2}', "{"] * (rows // 3), kind)
             assert decoder.decode(values.slice(1, rows - 2)).rows.column("a").to_pylist() == ([1, 2] * rows)[1 : rows // 3 * 2]
         assert decoder.decode(pa.array([], kind)).rows.schema == decoder.schema
-
-
-# ---- against Python's reader
-
-texts = st.text(st.characters(codec="utf-8"), max_size=8)
-numbers = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=True), st.integers(-200, 200))
-values = st.recursive(
-    st.one_of(st.none(), st.booleans(), numbers, texts),
-    lambda v: st.lists(v, max_size=3) | st.dictionaries(texts, v, max_size=3),
-    max_leaves=6,
-)
-records = st.dictionaries(st.sampled_from(["s", "i", "d", "b", "x", "é"]), values, max_size=5)
-
-
-@st.composite
-def payload(draw):
-    indent, separators = draw(st.sampled_from([(None, (",", ":")), (None, (", ", ": ")), (1, None)]))
-    text = json.dumps(draw(records), ensure_ascii=draw(st.booleans()), indent=indent, separators=separators)
-    return bytes(draw(mutations)(text.encode(), draw(st.integers(0, 2**16)), draw(st.sampled_from(b'{}[],:"\\ \n\x00\xff019aeNnuI-.+'))))
-
-
-mutations = st.sampled_from(
-    [
-        lambda text, at, byte: text,
-        lambda text, at, byte: text[: at % len(text)] + bytes([byte]) + text[at % len(text) :],
-        lambda text, at, byte: text[: at % len(text)] + text[at % len(text) + 1 :],
-        lambda text, at, byte: text[: at % len(text)] + bytes([byte]) + text[at % len(text) + 1 :],
-        lambda text, at, byte: text.replace(b"}", b",}", 1),
-    ]
-)
-
-
-class NumberText(str):
-    __slots__ = ()
-
-
-def refuse(constant):
-    raise ValueError(constant)
-
-
-def oracle(payload):
-    """The record as Python's strict reader sees it, numbers as text; None if it is bad."""
-    try:
-        pairs = []
-        found = json.loads(
-            payload.decode().removeprefix("\ufeff"),
-            parse_constant=refuse, parse_int=NumberText, parse_float=NumberText, object_pairs_hook=lambda p: pairs.extend(p) or p,
-        )  # fmt: skip
-        json.dumps(pairs, ensure_ascii=False).encode()  # lone surrogates
-    except ValueError:
-        return None
-    if not isinstance(found, list) or payload.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"{":
-        return None
-    return dict(reversed(found))  # the first of duplicates
-
-
-def expected_row(record):
-    s, i, d, b = (record.get(k) for k in "sidb")
-    fits = (
-        (i is None or (isinstance(i, NumberText) and i.lstrip("-").isdigit() and -(2**63) <= int(i) < 2**63))
-        and (d is None or (isinstance(d, NumberText) and math.isfinite(float(d))))
-        and (b is None or isinstance(b, bool))
-    )
-    text = s if s is None or type(s) in (str, NumberText) else json.dumps(s) if isinstance(s, bool) else ...
-    return (text, i and int(i), d and float(d), b) if fits else None
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(payload(), min_size=1, max_size=8))
-def test_verdicts_and_values_are_those_of_pythons_reader(payloads):
-    rows, _ = decode(payloads, "s STRING, i BIGINT, d DOUBLE, b BOOLEAN")
-    well_formed, _ = decode(payloads, "")
-    for i, text in enumerate(payloads):
-        record = oracle(text)
-        assert (i in well_formed) == (record is not None), text
-        row = record and expected_row(record) if record else record and () if record is None else (None,) * 4
-        assert (i in rows) == (row is not None), text
-        if row is not None:
-            s, *others = rows[i].values()
-            assert others == list(row[1:]), text
-            assert row[0] is ... or s == row[0], text
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(payload(), min_size=2, max_size=10), st.integers(1, 9))
-def test_decoding_is_the_same_however_the_payloads_are_cut(few, at):
-    payloads, at = few * 100, at * 30 % (len(few) * 100)
-    decoder = make_decoder("json", parse_ddl("s STRING, i BIGINT, d DOUBLE, b BOOLEAN"))
-    whole, first, second = (verdicts(decoder.decode(pa.array(p, pa.binary())), len(p)) for p in (payloads, payloads[:at], payloads[at:]))
-    for of_whole, of_first, of_second in zip(whole, first, second, strict=True):
-        shifted = {i + at: row if "index" not in row else row | {"index": i + at} for i, row in of_second.items()}
-        assert repr(dict(sorted(of_whole.items()))) == repr(dict(sorted((of_first | shifted).items())))
