@@ -57,12 +57,8 @@ class Ministack:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()  # nothing to save; a graceful end would wait for open connections
+        process.wait()
 
     def _answers(self) -> bool:
         try:

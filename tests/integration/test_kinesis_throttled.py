@@ -55,7 +55,7 @@ def throttled(ministack: Ministack) -> Iterator[str]:
                     process.wait(0.05)
         yield url
     finally:
-        process.terminate()
+        process.kill()
         process.wait()
 
 
