@@ -50,6 +50,7 @@ def unsigned_token():
 
 CA = {"ca_file": "FILES/ca.pem"}
 LOGIN = {"username": USER, "password": "secret://env/RIGHT"}
+WRONG = LOGIN | {"password": "secret://env/WRONG"}
 CLIENT = {"cert_file": "FILES/client.pem", "key_file": "FILES/client.key"}
 
 
@@ -75,10 +76,10 @@ async def test_the_right_credentials_are_let_in(topics, listener, security):
     [
         (
             "sasl",
-            {"protocol": "SASL_PLAINTEXT", "mechanism": "PLAIN", **LOGIN, "password": "secret://env/WRONG"},
+            {"protocol": "SASL_PLAINTEXT", "mechanism": "PLAIN", **WRONG},
             "Invalid username or password",
         ),
-        ("sasl", {"protocol": "SASL_PLAINTEXT", "mechanism": "SCRAM", **LOGIN, "password": "secret://env/WRONG"}, "invalid credentials"),
+        ("sasl", {"protocol": "SASL_PLAINTEXT", "mechanism": "SCRAM", **WRONG}, "invalid credentials"),
         ("ssl", {"protocol": "SSL"}, "certificate verify failed"),
         ("mtls", CA, "closed"),
     ],
