@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from types import TracebackType
 
+from streamproc.testing.parent_death import die_with_parent
+
 START_S = 30.0
 _POLL_S = 0.05
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
@@ -21,10 +23,12 @@ class Ministack:
     """The server, from `start` to `stop` or as a context manager. Needs the package `ministack` beside this one.
 
     It keeps everything in memory: what it holds is gone after `stop`. Calls block (start takes about a second).
+    `bound`: it ends with the thread that starts it, however that ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, bound: bool = False) -> None:
         self.port = _free_port()
+        self._bound = bound
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -43,6 +47,7 @@ class Ministack:
             cwd=tempfile.gettempdir(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            preexec_fn=die_with_parent if self._bound else None,  # noqa: PLW1509  # one system call, no lock
         )
         for _ in range(round(START_S / _POLL_S)):
             if self._answers():

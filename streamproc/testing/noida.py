@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
+from streamproc.testing.parent_death import die_with_parent
+
 START_S = 15.0
 _POLL_S = 0.02
 
@@ -19,13 +21,14 @@ class NoidaBroker:
 
     `stop` and `start` keep topics, rows and the port; a killed broker may lose what it got in the last seconds. Rows
     live as long as `directory` (by default as long as this object). A fetch answers with the whole rest of a partition,
-    whatever its limits. Calls block for milliseconds.
+    whatever its limits. Calls block for milliseconds. `bound`: it ends with the thread that starts it, however that ends.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, *, bound: bool = False) -> None:
         self._own = TemporaryDirectory(prefix="noida-") if directory is None else None
         self._directory = directory or Path(self._own.name if self._own else "")
         self.port = _free_port()
+        self._bound = bound
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -39,7 +42,12 @@ class NoidaBroker:
     def start(self) -> NoidaBroker:
         """Start it and wait until it listens; RuntimeError if it does not."""
         command = [_binary(), "start", "--only", "kafka", "--kafka-port", str(self.port), "--data-dir", str(self._directory)]
-        self._process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=die_with_parent if self._bound else None,  # noqa: PLW1509  # one system call, no lock
+        )
         for _ in range(round(START_S / _POLL_S)):
             if self._listens():
                 return self
