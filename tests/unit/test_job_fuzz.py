@@ -153,7 +153,6 @@ TOKENS = WORDS.split()
 BEGINNINGS = ["SELECT", "SELECT page FROM real WHERE", "SELECT page, count(*) FROM real GROUP BY", ""]
 
 
-@settings(max_examples=60)
 @given(
     st.lists(st.sampled_from(TOKENS), min_size=1, max_size=25),
     st.sampled_from(BEGINNINGS),
