@@ -88,9 +88,7 @@ def _united(value: object, info: ValidationInfo) -> object:
     return value
 
 
-Duration = Annotated[
-    int, BeforeValidator(_duration), WithJsonSchema({"type": "string", "examples": ["10 seconds", "1 hour 30 minutes"]})
-]
+Duration = Annotated[int, BeforeValidator(_duration), WithJsonSchema({"type": "string", "examples": ["10 seconds", "1 hour 30 minutes"]})]
 """A duration, held in microseconds."""
 
 
