@@ -114,7 +114,7 @@ async def _roll_back(job: Job, store: Store, root: OpenRoot, log: EpochLog, to_u
     stays = _staying(job, world)
     said += [f"sink {name}: {why}" for name, why in stays.items()]
     if stays and not yes:
-        return [*said, "nothing was changed; say --yes to go on"]
+        raise StreamprocError("\n".join([*said, "nothing was changed; say --yes to go on"]))
     line = Line(root.root.checkpoint, root.root.generation + 1, TASK)
     await store.put(f"{line.prefix}/epochs/{0:010d}.commit", encode(target.commit), overwrite=True)
     await log.raise_floor(CLOSED)

@@ -39,6 +39,7 @@ class Progress:
             lease_held=task.lease.held,
             lease_owner=self.owner,
             epoch=task.standing.epoch,
+            epoch_running_s=task.epoch_running_s,
             epochs=int(metrics.get("streamproc_epochs_total")),
             rows_in=int(rows_in),
             rows_out=sum(written.values()),

@@ -59,6 +59,7 @@ class Task:
         self._stepwise = stepwise
         self._writer = world.new_id()
         self._begun_us: int | None = None
+        self._begun_s: float | None = None
         self._feeds: Feeds | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self.runtime: Runtime
@@ -185,11 +186,14 @@ class Task:
         if decision.action == "begin":
             self.check_lease()
             self._begun_us = self.world.clock.now_us()
+            self._begun_s = self.world.clock.monotonic_s()
             try:
                 self.standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take())
             except Overtaken:
                 await self._recover()
                 return decision
+            finally:
+                self._begun_s = None
             self._the_feeds().committed(self.standing.commit.shards)
             self._keep_house()
         return decision
@@ -216,6 +220,11 @@ class Task:
         begin = Begin(writer="", job="", now_us=0, shards=self._the_feeds().standing())
         time, _, sources = advance_time(self.runtime, self.standing.commit, begin, {})
         return time.watermark_end_us if source is None else sources.get(source)
+
+    @property
+    def epoch_running_s(self) -> float:
+        """How long the running epoch has been running; 0 between epochs."""
+        return 0.0 if self._begun_s is None else self.world.clock.monotonic_s() - self._begun_s
 
     def feeds(self) -> list[Feed]:
         """Every shard being read."""
