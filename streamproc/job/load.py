@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import pyarrow as pa
 
 from streamproc import registry
+from streamproc.batch import EXTRA_COLUMNS
 from streamproc.errors import Fault, InvalidJob
 from streamproc.job.document import Document, Path, read_document
 from streamproc.job.faults import NOT_YET, Faults, nearest, not_yet
@@ -110,6 +111,7 @@ class _JobReader:
         dead = self._dead_letter()
         tests = self._tests(sources, sinks)
         trigger = self._trigger(sinks.values())
+        self._leases(keys)
         zone = self._zone()
         name = self._name()
         planned = self._plan(sources, views, sinks, zone)
@@ -182,6 +184,9 @@ class _JobReader:
             self._faults.add(path, "missing key 'schema' (Spark DDL column list, such as: user STRING, ts TIMESTAMP)")
             return None
         before = len(self._faults.found)
+        self._column_names((*path, "schema"), schema)
+        if len(self._faults.found) > before:
+            return None
         self._columns(path, options, schema)
         if len(self._faults.found) == before:
             self._decodable(path, options, schema)
@@ -198,6 +203,18 @@ class _JobReader:
         promised = options.partitioned_by
         if promised is not None and promised not in schema.names:
             self._faults.add((*path, "partitioned_by"), f"column {promised!r} is not in the schema{nearest(promised, schema.names)}")
+
+    def _column_names(self, path: Path, schema: pa.Schema) -> None:
+        """Spark's names do not know upper from lower case; those of the extra columns are taken."""
+        seen: set[str] = set()
+        for field in schema:
+            if field.name.lower() in seen:
+                self._faults.add(path, f"two columns are called {field.name!r} (upper and lower case are one)")
+            if field.name.lower() in EXTRA_COLUMNS.names:
+                self._faults.add(path, f"column {field.name!r} is there without a declaration: remove it")
+            if field.name == "_rescued" and not pa.types.is_string(field.type):
+                self._faults.add(path, "column '_rescued' holds JSON text: declare it STRING")
+            seen.add(field.name.lower())
 
     def _decodable(self, path: Path, options: SourceOptions, schema: pa.Schema) -> None:
         """The decoder itself says which types and patterns it reads."""
@@ -352,6 +369,11 @@ class _JobReader:
         if us <= 0:
             self._faults.add(("trigger",), "the trigger's interval must be longer than nothing; asap means without a pause")
         return Interval(us)
+
+    def _leases(self, keys: JobKeys | None) -> None:
+        leases = keys.leases if keys else None
+        if leases and leases.type == "sqlite" and leases.path is None and is_remote(str(self._raw.get("checkpoint", ""))):
+            self._faults.add(("leases",), "leases of type sqlite need a path where the checkpoint is remote; or write type: object")
 
     def _zone(self) -> str | None:
         zone = self._raw.get("timezone") or "UTC"

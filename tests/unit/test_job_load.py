@@ -180,6 +180,9 @@ def test_a_literal_secret_is_refused_and_not_repeated() -> None:
         ("{KAFKA, schema: ts TIMESTAMP, timestamps: {t: epoch_ms}}", 3, "column 't' is not in the schema"),
         ("{KAFKA, schema: 'a INT, b INT', format: raw}", 3, "format raw has one column"),
         ("{KAFKA, schema: ts TIMESTAMP, timestamps: {ts: 'QQQ'}}", 3, "datetime pattern 'QQQ'"),
+        ("{KAFKA, schema: 'a INT, A STRING'}", 3, "two columns are called 'A'"),
+        ("{KAFKA, schema: 'a INT, _key STRING'}", 3, "column '_key' is there without a declaration"),
+        ("{KAFKA, schema: 'a INT, _rescued INT'}", 3, "declare it STRING"),
         ("{type: kinesis, schema: a INT}", 2, "needs stream or stream_arn"),
     ],
 )
@@ -212,6 +215,7 @@ def test_faults_of_a_source(keys: str, line: int, part: str) -> None:
         (("name: page-views", "trigger: 0 s"), 1, "must be longer than nothing"),
         (("name: page-views", "timezone: Europe/Berln"), 1, "timezone 'Europe/Berln' is unknown; write for example UTC or Europe/Berlin"),
         (("name: page-views", "leases: {type: dynamodb}"), 1, "should be 'sqlite' or 'object', not 'dynamodb'"),
+        (("name: page-views", "leases: {type: sqlite}\ncheckpoint: s3://x/"), 1, "need a path where the checkpoint is remote"),
         (("name: page-views", "functions: {f: {function: 'a:b'}}"), 1, "the Python function 'f' is not supported yet by this version"),
         (("name: page-views", "tables: {users: {type: files}}"), 1, "the bounded table 'users' is not supported yet by this version"),
         (("name: page-views", "metrics: {prt: 1}"), 1, "unknown key 'prt'; did you mean 'port'?"),
