@@ -112,7 +112,9 @@ def _from_string(value: Sql, target: pa.DataType, plain: str) -> str | None:
         return _guarded(value, _DATE, target, day)
     if is_time(target):
         return _guarded(value, _TIMESTAMP, target, f"CAST(trim({text}) AS {duck_type(target)})")
-    pattern = _INTEGER if is_integral(target) else _DOUBLE if is_fractional(target) else _NUMBER if is_decimal(target) else None
+    if is_decimal(target):
+        return _guarded(value, _NUMBER, target, _text_to_decimal(text, target))
+    pattern = _INTEGER if is_integral(target) else _DOUBLE if is_fractional(target) else None
     return None if pattern is None else _guarded(value, pattern, target, plain)
 
 
@@ -157,7 +159,12 @@ def _from_number(value: Sql, target: pa.DataType, plain: str) -> str | None:
 
 def _fraction_to_decimal(text: str, target: pa.DataType) -> str:
     """Spark goes through the shortest decimal text of the double, so 1.005 becomes 1.01; NaN and infinity are errors."""
-    return f"CAST(CAST({text} AS VARCHAR) AS {duck_type(target)})"
+    return _text_to_decimal(f"CAST({text} AS VARCHAR)", target)
+
+
+def _text_to_decimal(text: str, target: pa.DataType) -> str:
+    """By way of 38 digits: DuckDB reads 5e-7 only where a digit before the point has room."""
+    return f"CAST(CAST({text} AS DECIMAL(38,{target.scale})) AS {duck_type(target)})"
 
 
 def _from_time(value: Sql, target: pa.DataType, plain: str) -> str | None:

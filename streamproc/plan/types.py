@@ -71,7 +71,10 @@ def duck_type(kind: pa.DataType) -> str:
 
 def spark_type(kind: pa.DataType) -> str:
     """Spark's name of a type, for messages."""
-    return {NULL: "VOID", INTERVAL: "INTERVAL"}.get(kind) or ddl_type(kind)
+    try:
+        return {NULL: "VOID", INTERVAL: "INTERVAL"}.get(kind) or ddl_type(kind)
+    except ValueError:  # NULL inside a struct or an array
+        return str(kind).upper()
 
 
 def is_decimal(kind: pa.DataType) -> bool:

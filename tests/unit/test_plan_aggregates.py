@@ -112,6 +112,13 @@ async def test_values_against_plain_python():
     assert await one("count(i, s)", data) == sum(r["i"] is not None and r["s"] is not None for r in data)
 
 
+@pytest.mark.parametrize("cents", [[9999999999, 1], [-9999999999, -9999999998, 0], [1, 0, 0], [-1, 0, 0, 0, 0, 0], [33333333, 33333334]])
+async def test_average_of_decimals_is_exact(cents):
+    values = [Decimal(c) / 100 for c in cents]
+    data = [{**rows(1)[0], "dec": value, "_offset": str(n)} for n, value in enumerate(values)]
+    assert await one("avg(dec)", data) == (sum(values) / len(values)).quantize(Decimal("1e-6"), "ROUND_HALF_UP")
+
+
 @pytest.mark.parametrize(
     ("select", "expected"),
     [("count(*)", 0), ("sum(i)", None), ("avg(dec)", None), ("collect_list(s)", []), ("max(x)", None), ("count_if(b)", 0)],
