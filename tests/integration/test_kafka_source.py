@@ -169,6 +169,33 @@ async def test_a_replay_ends_at_until_also_where_no_row_is(cluster):
     assert await drain(reader, 1) == [b"b"]
 
 
+async def test_a_replay_of_rows_that_were_cut_off_the_end_is_refused(cluster):
+    """Rows up to 9 were read once, but the log ends at 2: after a moment of grace that is data loss, not waiting."""
+    await cluster.create()
+    await cluster.put(b"a", b"b", b"c")
+    clock = ManualClock()
+    reader = await opened(cluster.source(clock))
+    got = []
+    while len(got) < 3:
+        got += (await reader.read("9")).rows["_value"].to_pylist()
+    for _ in range(2):
+        assert (await reader.read("9")).rows.num_rows == 0
+    clock.advance(10_000_000)
+    with pytest.raises(BadRecord, match="ends at offset 2, but an epoch has read it up to 9"):
+        await reader.read("9")
+
+
+async def test_a_closed_source_reads_on(cluster):
+    await cluster.create()
+    await cluster.put(b"a")
+    source = cluster.source()
+    reader = await opened(source)
+    assert await drain(reader, 1) == [b"a"]
+    await source.close()
+    await cluster.put(b"b")
+    assert await patiently(lambda: drain(reader, 1)) == [b"b"]
+
+
 async def test_topics_by_pattern_are_found_while_running(cluster):
     one, two, other = (f"{cluster.topic}-{name}" for name in ("x1", "x2", "y"))
     await cluster.create(one, partitions=11)

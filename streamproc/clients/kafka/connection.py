@@ -228,7 +228,7 @@ class KafkaConnection:
 
         try:
             yield
-        except (KafkaError, OSError, TimeoutError) as error:
+        except (KafkaError, OSError, TimeoutError, KeyError) as error:  # KeyError: aiokafka lost the connection meanwhile
             raise Unavailable(f"{what}: {_words(error)} ({self})") from error
 
     def __repr__(self) -> str:

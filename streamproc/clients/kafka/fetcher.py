@@ -125,6 +125,7 @@ class Fetcher:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        self._loops.clear()  # one that had not begun yet did not take itself out
 
     def run(self) -> None:
         """See that hungry feeds are fetched. A loop ends by itself when none is."""
@@ -141,7 +142,7 @@ class Fetcher:
                 if nothing and self._clock.monotonic_s() - begin_s < PAUSE_S:
                     await self._clock.sleep(PAUSE_S)  # a broker that answers "nothing" at once is not asked in a busy loop
         finally:
-            del self._loops[lane]
+            self._loops.pop(lane, None)
 
     def _served(self, lane: Lane) -> dict[TopicPartition, Feed]:
         """Hungry feeds of a lane, one a partition: further readers of it have their turn in the next request."""
@@ -159,8 +160,9 @@ class Fetcher:
         except StreamprocError as error:
             _fail(feeds, error)
         except Exception as error:
-            _fail(feeds, Bug(f"fetching from {self._connection}: {error!r}"))
-            raise
+            bug = Bug(f"fetching from {self._connection}: {error!r}")
+            bug.__cause__ = error  # for the readers to raise
+            _fail(feeds, bug)
         finally:
             for feed in feeds.values():
                 feed.in_flight = False
