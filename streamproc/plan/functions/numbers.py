@@ -70,8 +70,18 @@ def _round(call: Call) -> Sql:
         scale = min(value.type.scale, digits)
         kind = pa.decimal128(min(value.type.precision - value.type.scale + 1 + scale, 38), scale)
         return Sql(f"CAST({value.text} AS {duck_type(kind)})", kind)
-    rounded = f"CAST(CAST(CAST({value.text} AS VARCHAR) AS DECIMAL(38,{digits})) AS {duck_type(value.type)})"
-    return Sql(f"(CASE WHEN abs({value.text}) < 1e19 THEN {rounded} ELSE {value.text} END)", value.type)
+    return Sql(_round_fraction(value, digits), value.type)
+
+
+def _round_fraction(value: Sql, digits: int) -> str:
+    """By the printed digits where the value is near a tie or large; else the nearest double is the same and quick."""
+    text, scaled = value.text, f"abs({value.text} * 1e{digits})"
+    printed = f"CAST(CAST(CAST({text} AS VARCHAR) AS DECIMAL(38,{digits})) AS {duck_type(value.type)})"
+    exact = f"WHEN abs({text}) < 1e19 THEN {printed} ELSE {text} END)"
+    if value.type != DOUBLE:
+        return f"(CASE {exact}"
+    quick = f"{scaled} < 1e9 AND abs({scaled} - floor({scaled}) - 0.5) > 1e-6"
+    return f"(CASE WHEN {quick} THEN round({text} * 1e{digits}) / 1e{digits} {exact}"
 
 
 def _double(template: str) -> Builder:

@@ -965,3 +965,18 @@ DECIMAL(10,2) 123456.70
 
 round(-1234567.875D, 2)
 DOUBLE -1234567.88
+
+round(2.675D, 2)
+DOUBLE 2.68
+
+round(0.1D + 0.2D, 2)
+DOUBLE 0.3
+
+round(nan, 2)
+DOUBLE nan
+
+round(-0.005D, 2)
+DOUBLE -0.01
+
+round(1e20, 2)
+DOUBLE 1e+20
