@@ -160,8 +160,11 @@ def build(
 def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world: World) -> Table:
     source = connectors.source(spec, world)
     scan, options = plan.scans[spec.name].schema, spec.options
+    promised = options.partitioned_by
     source.wanted = frozenset(n for n in EXTRA_COLUMNS.names if n in scan.names) | {"_offset", "_sub_sequence"}
-    declared = pa.schema([f for f in scan if f.name in spec.schema.names])
+    if promised is not None:
+        source.wanted |= {"_key"}
+    declared = pa.schema([f for f in spec.schema if f.name in scan.names or f.name == promised])
     decoder = None
     if options.format != "parquet":
         decoder = make_decoder(
@@ -177,6 +180,7 @@ def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world
         rows_max=options.max_rows_per_epoch,
         nbytes_max=options.max_bytes_per_epoch,
         keeps_payloads=job.dead_letter is not None,
+        partitioned_by=promised,
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from streamproc.batch import BAD_SCHEMA, EXTRA_COLUMNS, Chunk, Decoded, Decoder
 from streamproc.engine.feed import Piece, newest_event
+from streamproc.errors import BadRecord
 from streamproc.plan.plan import Watermark
 from streamproc.source import Source
 
@@ -16,7 +18,8 @@ from streamproc.source import Source
 class Table:
     """One source as the engine reads it. `schema` is the scan's: declared columns the job reads and extra columns.
     `decoder` is None where the source yields columns itself (parquet files). `keeps_payloads`: refused rows must be
-    able to show their bytes (the job has a dead letter sink).
+    able to show their bytes (the job has a dead letter sink). `partitioned_by`: the column that the producer has
+    promised to be the partition key; it is decoded even if no query reads it.
     """
 
     name: str
@@ -28,11 +31,13 @@ class Table:
     rows_max: int | None = None
     nbytes_max: int | None = None
     keeps_payloads: bool = False
+    partitioned_by: str | None = None
 
     def decode(self, chunk: Chunk) -> Piece:
         """One chunk's records as a piece: declared columns from the payloads, extra columns from the wire."""
         wire = chunk.rows
         decoded = self._values(wire)
+        self._check_partitions(decoded, wire, chunk.shard)
         rows = pa.Table.from_arrays([self._column(f, decoded, wire, chunk.shard) for f in self.schema], schema=self.schema)
         names = wire.schema.names
         return Piece(
@@ -48,6 +53,21 @@ class Table:
             payloads=wire.column("_value") if self.keeps_payloads and "_value" in names else None,
             nbytes=rows.nbytes + decoded.bad.nbytes + (wire.nbytes if self.keeps_payloads else wire.column("_offset").nbytes),
         )
+
+    def _check_partitions(self, decoded: Decoded, wire: pa.RecordBatch, shard: str) -> None:
+        """BadRecord, whatever `bad_records` says, where a row breaks the producer's promise: its group may be elsewhere too."""
+        if self.partitioned_by is None:
+            return
+        index = decoded.index if decoded.index is not None else pa.arange(0, wire.num_rows)
+        keys = wire.column("_key").take(index).cast(pa.string())
+        values = decoded.rows.column(self.partitioned_by).cast(pa.string())
+        broken = pc.index(pc.fill_null(pc.equal(keys, values), pc.and_(pc.is_null(keys), pc.is_null(values))), False).as_py()
+        if broken >= 0:
+            offset = wire.column("_offset")[index[broken].as_py()]
+            raise BadRecord(
+                f"source {self.name}, shard {shard}, offset {offset}: the partition key is {keys[broken].as_py()!r}, but"
+                f" {self.partitioned_by} is {values[broken].as_py()!r}; partitioned_by promises that they are equal"
+            )
 
     def _values(self, wire: pa.RecordBatch) -> Decoded:
         if self.decoder is not None:

@@ -147,11 +147,13 @@ class JobRun:
             columns = [f.name for f in spec.schema]
             data = [{k: v for k, v in row.items() if k in columns} for row in added.rows]
             payloads = [*(encoded(row, spec.options, columns) for row in data), *added.raw]
-            self.sources[name].put(added.shard, payloads, **self._extras(added))
+            self.sources[name].put(added.shard, payloads, **self._extras(added, spec.options.partitioned_by))
 
-    def _extras(self, added: Added) -> dict[str, Any]:
-        """`_key`, `_timestamp`, … where a row names them; raw payloads have none."""
+    def _extras(self, added: Added, partitioned_by: str | None) -> dict[str, Any]:
+        """`_key`, `_timestamp`, … where a row names them (the key as `partitioned_by` promises it); raw payloads have none."""
         rows: list[Row] = [*added.rows, *({} for _ in added.raw)]
+        if partitioned_by is not None:
+            rows = [{"_key": row.get("_partition_key", row.get(partitioned_by)), **row} for row in rows]
         return {
             "keys": [_bytes(row.get("_key", row.get("_partition_key"))) for row in rows],
             "partition_keys": [row.get("_partition_key") for row in rows],
