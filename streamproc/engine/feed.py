@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from streamproc.batch import Chunk
 from streamproc.engine.race import first_of
-from streamproc.errors import StreamprocError, Unavailable
+from streamproc.errors import Bug, StreamprocError, Unavailable
 from streamproc.offset import Position
 from streamproc.source import Reader, Shard, Source
 from streamproc.world import World
@@ -178,26 +178,24 @@ class Feed:
         """Read until the shard has ended (`once`: is at its end) or cancelled. Outages are waited out; other errors end the feed."""
         reader: Reader | None = None
         tries = 0
-        while not self.exhausted:
-            await self._budget.room()
-            try:
-                reader = reader or await self.source.open(self.shard, self.read_to)
-                started_s = self._world.clock.monotonic_s()
-                self._take(await reader.read())
-                tries = 0
-                await self._pause(started_s)
-            except Unavailable as error:
-                self._fail(error)
-                await self._world.clock.sleep(BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * (0.5 + self._world.random.random()))
-                tries += 1
-            except StreamprocError as error:
-                self._fail(error, broken=True)
-                return
-        await self._close(reader)
-
-    async def _close(self, reader: Reader | None) -> None:
-        if reader is not None:
-            await reader.close()
+        try:
+            while not self.exhausted and not self.broken:
+                await self._budget.room()
+                try:
+                    reader = reader or await self.source.open(self.shard, self.read_to)
+                    started_s = self._world.clock.monotonic_s()
+                    self._take(await reader.read())
+                    tries = 0
+                    await self._pause(started_s)
+                except Unavailable as error:
+                    self._away(error)
+                    await self._world.clock.sleep(BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * (0.5 + self._world.random.random()))
+                    tries += 1
+                except StreamprocError as error:
+                    self._break(error)
+        finally:
+            if reader is not None:
+                await reader.close()
 
     def _take(self, chunk: Chunk) -> None:
         self.failure = None
@@ -234,18 +232,25 @@ class Feed:
                 self.queue.append(piece)
                 self._news()
         except StreamprocError as error:
-            self._fail(error, broken=True)
+            self._break(error)
+        except Exception as error:  # whatever a decoder does, a shard must not stall in silence
+            self._break(Bug(f"{self.source_name}/{self.shard.id} after {self.read_to}: {type(error).__name__}: {error}"))
 
     async def _decoded(self, chunk: Chunk) -> Piece:
         if self._threads is None:
             return self._decode(chunk)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, chunk)
 
-    def _fail(self, error: StreamprocError, *, broken: bool = False) -> None:
+    def _away(self, error: Unavailable) -> None:
+        """The source does not answer: idle time stands still."""
+        self._world.metrics.add("streamproc_retries_total", what=self.source_name)
         self._at_end_since_s = None
         self.at_end = False
-        self.failure, self.broken = error, broken
-        self._world.metrics.add("streamproc_retries_total", what=self.source_name)
+        self.failure = error
+        self._news()
+
+    def _break(self, error: StreamprocError) -> None:
+        self.failure, self.broken = error, True
         self._news()
 
     async def _pause(self, started_s: float) -> None:
@@ -269,6 +274,10 @@ class Feed:
             records -= piece.count
             self._budget.release(piece.nbytes)
         return taken
+
+    def begun(self) -> None:
+        """An epoch has begun with what was taken: rows still queued came in a row with it."""
+        self.idle_before_us = 0
 
     def __repr__(self) -> str:
         state = "broken" if self.broken else "away" if self.failure else "ended" if self.ended else "at end" if self.at_end else "reading"

@@ -149,6 +149,8 @@ class Feeds:
                 pieces[name] += taken
                 shards[name][shard] = self._begin(name, shard, feed, taken)
                 self._after[name, shard] = shards[name][shard].until
+                if feed is not None:
+                    feed.begun()
         self.news.clear()
         return Intake(shards, pieces)
 

@@ -115,6 +115,21 @@ async def test_a_row_that_comes_after_all_were_idle_is_judged_by_the_time_counte
     await run.close()
 
 
+async def test_idle_time_is_counted_once_when_a_limit_cuts_the_rows_that_end_it():
+    run = start(rows_max=1)
+    await run.start()
+    put(run, "0", 3)
+    await run.process()
+    await tick(run, 120)
+    watermark = run._the_task().watermark_us()
+    assert watermark == START_US + (3 - 5 + 60) * S
+    put(run, "0", 61, 62, 30)
+    await run.process()
+    assert run._the_task().watermark_us() == watermark
+    assert late(run) == 1
+    await run.close()
+
+
 async def test_absurdly_early_clocks_close_no_window():
     run = start()
     await run.start()
