@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from streamproc.checkpoint.records import ShardBegin, ShardEnd
 from streamproc.engine.feed import Budget, Feed, Piece
@@ -55,7 +56,7 @@ class Feeds:
     async def start(self) -> None:
         """Find the shards once, then again in the background."""
         await asyncio.gather(*(self.discover(name) for name in self.tables))
-        self._discovery = [asyncio.ensure_future(self._rediscover(name)) for name in self.tables]
+        self._discovery = [self._spawn(self._rediscover(name)) for name in self.tables]
 
     async def discover(self, name: str) -> None:
         """Ask the source for its shards; open those that may be read. Unavailable: try again later."""
@@ -71,6 +72,12 @@ class Feeds:
             return
         self._world.metrics.set("streamproc_source_up", 1, source=name)
         self._open_readable(name)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run beside the epochs; its end is news too, since it may be an error."""
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: self.news.set())
+        return task
 
     async def _position(self, name: str, shard: Shard) -> None:
         end = self._ends.get(name, {}).get(shard.id)
@@ -97,7 +104,7 @@ class Feeds:
                     name, table.source, shard, self._after[key], table.decode, self._budget, self._world,
                     self.news.set, idle_us=end.idle_us if end else 0, threads=self._threads, once=self._once,
                 )  # fmt: skip
-                self._running[key] = asyncio.ensure_future(self.feeds[key].run())
+                self._running[key] = self._spawn(self.feeds[key].run())
 
     @property
     def work(self) -> bool:
@@ -115,9 +122,9 @@ class Feeds:
         return end is not None and end.ended
 
     def failed(self) -> Exception | None:
-        """The error of a feed that cannot go on, if any."""
+        """The error of a feed, or of finding shards, that cannot go on, if any."""
         broken = (feed.failure for feed in self.feeds.values() if feed.broken and not feed.queue)
-        crashed = (task.exception() for task in self._running.values() if task.done() and not task.cancelled())
+        crashed = (task.exception() for task in (*self._running.values(), *self._discovery) if task.done() and not task.cancelled())
         return next((e for e in (*broken, *crashed) if e is not None), None)  # type: ignore[return-value]  # BaseException of a task is an Exception here
 
     async def settle(self) -> None:
