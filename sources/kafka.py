@@ -142,12 +142,16 @@ class KafkaReader(Reader):
         self._position = feed.position
         self._pieces: Pieces | None = None
         self._rest: Unpacked | None = None
+        self._fresh = False
+        """What is handed out was asked for during this read: only then can the broker's end be ours."""
         self._short_since_s: float | None = None
         source.fetcher.attach(feed)
 
     async def read(self, until: Position | None = None) -> Chunk:
         """The next piece; rows of a fetch response come in pieces of bounded size."""
         stop = None if until is None else int(until) + 1
+        self._feed.begin()
+        self._fresh = False
         if stop is not None and self._position >= stop:
             return self._chunk(Unpacked(self._how.empty(), self._position))
         piece = self._rest or await self._next(stop)
@@ -166,7 +170,7 @@ class KafkaReader(Reader):
             self._shard,
             piece.rows,
             str(piece.next - 1),
-            at_end=end is not None and self._position >= end,
+            at_end=end is not None and self._position >= end and self._fresh,
             lag=None if end is None else max(0, end - self._position),
         )
 
@@ -177,10 +181,12 @@ class KafkaReader(Reader):
                 await self._wait(stop)
             part = self._feed.pop()
             if part is None:
+                self._fresh = self._feed.answered
                 return Unpacked(self._how.empty(), self._position)
             self._pieces = Pieces(part, self._how, self._feed.at)
             self._source.fetcher.run()  # there is room again
         piece = await self._pieces.next()
+        self._fresh = self._pieces.turn == self._feed.turn
         if piece.next >= self._pieces.stop:
             self._pieces = None
         return piece
@@ -228,7 +234,7 @@ class KafkaReader(Reader):
 
     def _check_replay(self, stop: int | None) -> None:
         """Rows that a replay needs but that the log does not hold any more (its end was cut off) never come."""
-        if stop is None or not self._feed.at_end:
+        if stop is None or not (self._feed.at_end and self._feed.answered):
             self._short_since_s = None
             return
         now_s = self._source.world.clock.monotonic_s()
@@ -249,6 +255,7 @@ class Pieces:
 
     def __init__(self, part: Fetched, how: Unpacking, at: TopicPartition) -> None:
         self.stop = part.next
+        self.turn = part.turn
         self._part = part
         self._at = at
         self._unpacked = unpack(part, how)

@@ -7,6 +7,7 @@ Partitions at their end wait in a long poll of their own lane: they never hold u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -40,6 +41,9 @@ class Feed:
         self.error: StreamprocError | None = None
         self.out_of_range = False
         self.in_flight = False
+        self.turn = 0
+        self.answered = False
+        self._asked = 0
         self.node: int | None = None
         self._news = asyncio.Event()
 
@@ -52,14 +56,24 @@ class Feed:
         """The newest answer said that nothing is left to fetch."""
         return self.end is not None and self.position >= self.end
 
+    def begin(self) -> None:
+        """A read begins: `answered` says whether an answer came during it. Answers to earlier requests may be too old
+        to say that nothing is left.
+        """
+        self.turn += 1
+        self.answered = False
+
+    def ask(self) -> None:
+        """A request is on its way."""
+        self.in_flight = True
+        self._asked = self.turn
+
     async def wait(self, timeout_s: float) -> None:
         """Until the fetch loop has something new: rows, an error, or the word that there is nothing."""
         self._news.clear()
         if not (self.parts or self.error or self.out_of_range):
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), timeout_s)
-            except TimeoutError:
-                self.end = None  # no answer: what was the end may not be it any more
 
     def pop(self) -> Fetched | None:
         if not self.parts:
@@ -71,12 +85,13 @@ class Feed:
     def put(self, data: bytes, end: int, aborted: Sequence[tuple[int, int]]) -> None:
         """Take an answer to a fetch from `position`."""
         self.end = end
+        self.answered = True
         if data:
             next_ = next_offset(data, self.position)
             if next_ == self.position:
                 self.error = BadRecord(f"{self.at}: no whole record batch at offset {self.position} in {len(data)} bytes")
             else:
-                self.parts.append(Fetched(data, self.position, next_, end, tuple(aborted)))
+                self.parts.append(Fetched(data, self.position, next_, end, tuple(aborted), self._asked))
                 self.nbytes += len(data)
                 self.position = next_
         self._news.set()
@@ -151,7 +166,7 @@ class Fetcher:
 
     async def _fetch(self, lane: Lane, feeds: dict[TopicPartition, Feed]) -> None:
         for feed in feeds.values():
-            feed.in_flight = True
+            feed.ask()
             if feed in self._feeds:  # to the end of the line
                 self._feeds.remove(feed)
                 self._feeds.append(feed)

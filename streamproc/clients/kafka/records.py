@@ -40,6 +40,7 @@ class BatchHeader:
 class Fetched:
     """One partition's part of a fetch response, still bytes: whole batches that hold offsets from `start` up to `next`
     (exclusive). `end` is where the broker said the readable rows end; `aborted` are (producer id, first offset).
+    `turn` is the read (counted by the reader) during which it was asked for.
     """
 
     data: bytes
@@ -47,6 +48,7 @@ class Fetched:
     next: int
     end: int
     aborted: tuple[tuple[int, int], ...] = ()
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
