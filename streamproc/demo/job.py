@@ -14,7 +14,7 @@ sources:
 {source}
     format: json
     schema: user STRING, page STRING, amount DECIMAL(10,2), ts TIMESTAMP
-    watermark: {{column: ts, delay: 2 seconds, idle: {idle}}}
+    watermark: {{column: ts, delay: {delay}, idle: {idle}}}
     bad_records: dead_letter
 sinks:
   views:
@@ -49,7 +49,18 @@ def kafka(bootstrap_servers: str) -> str:
     return _KAFKA + bootstrap_servers
 
 
-def write_job(path: Path, source: str, lake: str, checkpoint: str, *, idle: str = "2 seconds", more: str = "") -> Path:
-    """Write the job file; `lake` and `checkpoint` are folders or object-store URLs, `more` further keys."""
-    path.write_text(_JOB.format(source=source, lake=lake, checkpoint=checkpoint, idle=idle, window_s=WINDOW_S) + more, encoding="utf-8")
+def write_job(
+    path: Path,
+    source: str,
+    lake: str,
+    checkpoint: str,
+    *,
+    window_s: int = WINDOW_S,
+    delay: str = "2 seconds",
+    idle: str = "2 seconds",
+    more: str = "",
+) -> Path:
+    """Write the job file; `lake` and `checkpoint` are folders or object-store URLs, `more` further keys of the job."""
+    text = _JOB.format(source=source, lake=lake, checkpoint=checkpoint, delay=delay, idle=idle, window_s=window_s)
+    path.write_text(text + more, encoding="utf-8")
     return path

@@ -31,7 +31,6 @@ HISTORY_US = 10_000_000
 WINDOW_US = job.WINDOW_S * 1_000_000
 CLOSE_S = 60.0
 RECOVER_S = 60.0
-POLL_S = 0.05
 _PACKAGES = {"kinesis": ("ministack", "aiobotocore"), "kafka": ("noida_db", "aiokafka")}
 
 
@@ -115,7 +114,7 @@ class Demo:
 
     def _start_worker(self) -> None:
         log = self._folder / f"worker-{len(self._workers) + 1}.log"
-        self._workers.append(Worker(self._job, log, self._environment))
+        self._workers.append(Worker(self._job, log, self._environment, clock=self._clock))
         click.echo(f"worker: streamproc run {self._job} (process {self._workers[-1].process.pid})")
 
     async def _produce(self, producing: asyncio.Future[None], seconds: int, *, kill: bool) -> None:
@@ -139,10 +138,8 @@ class Demo:
         click.echo(f"worker: kill -9 of process {self._workers[-1].process.pid}")
         began_s = self._clock.monotonic_s()
         self._start_worker()
-        while not (await self._ask()).get("streamproc_epochs_total"):
-            if self._clock.monotonic_s() - began_s > RECOVER_S:
-                raise StreamprocError(f"the worker did not recover within {RECOVER_S:.0f} s")
-            await self._clock.sleep(POLL_S)
+        if not await self._workers[-1].committed(RECOVER_S):
+            raise StreamprocError(f"the worker did not recover within {RECOVER_S:.0f} s; see {self._workers[-1].log}")
         click.echo(f"worker: recovered, first commit {self._clock.monotonic_s() - began_s:.1f} s after the start")
 
     async def _close_windows(self) -> None:

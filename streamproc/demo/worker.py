@@ -15,9 +15,10 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from streamproc.clock import Clock
 from streamproc.testing.parent_death import die_with_parent
 
-POLL_S = 0.02
+POLL_S = 0.05
 STOP_S = 60.0
 
 
@@ -27,11 +28,11 @@ class Worker:
     It ends with the thread that starts it, however that ends.
     """
 
-    def __init__(self, job: Path, log: Path, environment: Mapping[str, str]) -> None:
-        self.log = log
+    def __init__(self, job: Path, log: Path, environment: Mapping[str, str], *arguments: str, clock: Clock) -> None:
+        self.log, self._clock = log, clock
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streamproc", "run", str(job)],
+                [sys.executable, "-m", "streamproc", "run", str(job), *arguments],
                 stdout=stderr, stderr=stderr, stdin=subprocess.DEVNULL, env=os.environ | environment,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  # one system call, no lock
             )  # fmt: skip
@@ -74,6 +75,15 @@ class Worker:
         """The lines of the log that are JSON."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}\n")]
+
+    async def committed(self, seconds: float) -> bool:
+        """Whether it commits an epoch of its own within `seconds`."""
+        deadline_s = self._clock.monotonic_s() + seconds
+        while self.running and self._clock.monotonic_s() < deadline_s:
+            if (await self.metrics()).get("streamproc_epochs_total"):
+                return True
+            await self._clock.sleep(POLL_S)
+        return False
 
     def _listening(self) -> str | None:
         urls = [str(line["url"]) for line in self.logged() if line.get("event") == "listening"]

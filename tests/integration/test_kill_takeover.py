@@ -1,0 +1,104 @@
+"""Two workers on one job: one runs, the other stands by; and what a stopped or sleeping worker leaves to the next."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from loaded_job import LoadedJob, on_kafka
+
+from streamproc.demo.worker import Worker
+from streamproc.testing.noida import NoidaBroker
+
+SHORT_LEASE = "leases: {type: sqlite, lease_ttl: 1 second}"
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, noida_broker: NoidaBroker) -> Callable[..., LoadedJob]:
+    return lambda more="": on_kafka(tmp_path, noida_broker.bootstrap_servers, rate=4_000, more=more)
+
+
+async def epochs(worker: Worker) -> float:
+    """Epochs the worker has committed itself."""
+    return (await worker.metrics()).get("streamproc_epochs_total", 0)
+
+
+def committed_by(loaded: LoadedJob) -> dict[str, int]:
+    """How many of the kept epochs each writer committed."""
+    commits = [json.loads(path.read_bytes()) for path in (loaded.folder / "checkpoint").glob("g1/all/epochs/*.commit")]
+    writers = [commit["writer"] for commit in commits]
+    return {writer: writers.count(writer) for writer in writers}
+
+
+async def test_the_second_worker_stands_by_and_takes_over_from_a_killed_one(loaded: Callable[..., LoadedJob]) -> None:
+    async with loaded() as job:
+        first = job.start_worker()
+        await job.recovered(first)
+        second = job.start_worker()
+        await job.until(second, lambda ready, page: not ready)
+        before = await epochs(first)
+        while await epochs(first) < before + 5:
+            await asyncio.sleep(0.05)
+        assert await epochs(second) == 0
+        first.kill()
+        killed_s = time.monotonic()
+        assert await second.committed(30)
+        assert time.monotonic() - killed_s < 9, "it waited for the lease to expire, though the owner is provably dead"
+        assert await second.stop() == 0
+        compared = await job.drain()
+    assert compared.equal, f"{compared}: {compared.examples}"
+
+
+async def test_two_workers_started_at_once_never_both_run(loaded: Callable[..., LoadedJob]) -> None:
+    async with loaded() as job:
+        both = [job.start_worker(), job.start_worker()]
+        running: set[Worker] = set()
+        while sum([await epochs(worker) for worker in both]) < 10:
+            running |= {worker for worker in both if await epochs(worker)}
+            await asyncio.sleep(0.05)
+        assert len(running) == 1
+        assert len(committed_by(job)) == 1
+        for worker in both:
+            assert await worker.stop() == 0
+        compared = await job.drain()
+    assert compared.equal, f"{compared}: {compared.examples}"
+
+
+async def test_a_worker_that_slept_longer_than_its_lease_writes_nothing_that_counts(loaded: Callable[..., LoadedJob]) -> None:
+    async with loaded(SHORT_LEASE) as job:
+        sleeper = job.start_worker()
+        await job.recovered(sleeper)
+        sleeper.process.send_signal(signal.SIGSTOP)
+        other = job.start_worker()
+        await job.recovered(other)
+        before = await epochs(other)
+        sleeper.process.send_signal(signal.SIGCONT)
+        while await epochs(other) < before + 5:
+            await asyncio.sleep(0.05)
+        assert sleeper.running
+        assert any(line.get("event") == "the lease was lost; waiting for it" for line in sleeper.logged())
+        assert await other.stop() == 0
+        before = await epochs(sleeper)
+        while await epochs(sleeper) <= before:  # the lease is free: it goes on
+            await asyncio.sleep(0.05)
+        assert await sleeper.stop() == 0
+        compared = await job.drain()
+    assert compared.equal, f"{compared}: {compared.examples}"
+
+
+async def test_sigterm_under_load_finishes_the_epoch_and_the_next_worker_goes_on_without_a_gap(loaded: Callable[..., LoadedJob]) -> None:
+    async with loaded() as job:
+        for _ in range(3):
+            worker = job.start_worker()
+            await job.recovered(worker)
+            assert await worker.stop() == 0
+            assert not list((job.folder / "checkpoint").glob(f"g1/all/epochs/{newest(job) + 1:010}.begin")), "an epoch was left begun"
+        compared = await job.drain()
+    assert compared.equal, f"{compared}: {compared.examples}"
+
+
+def newest(job: LoadedJob) -> int:
+    return max(int(path.stem) for path in (job.folder / "checkpoint").glob("g1/all/epochs/*.commit"))
