@@ -48,9 +48,14 @@ def task_watermark(previous_us: int | None, shards: Sequence[ShardTime]) -> int 
     active = [s for s in shards if s.surplus_us < 0]
     if active:
         return raised(previous_us, _least(active))
-    left_last = min(s.surplus_us for s in shards)
-    base = raised(previous_us, _least([s for s in shards if s.surplus_us == left_last]))
-    return None if base is None else base + left_last - _counted_before(shards)
+    base = raised(previous_us, _left_last([s for s in shards if s.watermark_us is not None]))
+    return None if base is None else base + min(s.surplus_us for s in shards) - _counted_before(shards)
+
+
+def _left_last(shards: Sequence[ShardTime]) -> int | None:
+    """The minimum when the last of these left it. One that never had data has nothing to say once it is idle."""
+    last_us = min((s.surplus_us for s in shards), default=0)
+    return _least([s for s in shards if s.surplus_us == last_us])
 
 
 def _counted_before(shards: Sequence[ShardTime]) -> int:
