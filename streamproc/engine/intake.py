@@ -51,6 +51,7 @@ class Feeds:
         self._once = once
         self._budget = Budget(BUDGET_NBYTES)
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._unlisted: dict[str, str] = {}
         self._discovery: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -67,10 +68,10 @@ class Feeds:
                 if shard.id not in self._known[name]:
                     await self._position(name, shard)
                     self._known[name][shard.id] = shard
-        except Unavailable:
-            self._world.metrics.set("streamproc_source_up", 0, source=name)
+        except Unavailable as error:
+            self._unlisted[name] = str(error)
             return
-        self._world.metrics.set("streamproc_source_up", 1, source=name)
+        self._unlisted.pop(name, None)
         self._open_readable(name)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -126,6 +127,12 @@ class Feeds:
         broken = (feed.failure for feed in self.feeds.values() if feed.broken and not feed.queue)
         crashed = (task.exception() for task in (*self._running.values(), *self._discovery) if task.done() and not task.cancelled())
         return next((e for e in (*broken, *crashed) if e is not None), None)  # type: ignore[return-value]  # BaseException of a task is an Exception here
+
+    def faults(self) -> dict[str, str]:
+        """Sources that do not answer now, with the reason: a reader's, or why there is none."""
+        failing = {feed.source_name: str(feed.failure) for feed in self.feeds.values() if feed.failure is not None}
+        read = {name for name, _ in self.feeds}
+        return {name: reason for name, reason in self._unlisted.items() if name not in read} | failing
 
     async def settle(self) -> None:
         """Until every readable shard has answered once more and its rows are decoded (tests step by this)."""

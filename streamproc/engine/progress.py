@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streamproc.engine.feed import Feed
@@ -29,7 +28,9 @@ class Progress:
         bytes_in = sum(metrics.get("streamproc_bytes_read_total", source=name) for name in rt.tables)
         written = {name: int(metrics.get("streamproc_rows_written_total", sink=name)) for name in rt.sinks}
         rates = self._rates(task.world.clock.monotonic_s(), rows_in, bytes_in, sum(written.values()))
-        feeds = task.feeds()
+        feeds, faults = task.feeds(), task.source_faults()
+        for name in rt.tables:
+            metrics.set("streamproc_source_up", name not in faults, source=name)
         metrics.set("streamproc_epoch", task.standing.epoch)
         metrics.set("streamproc_lease_held", task.lease.held)
         metrics.set("streamproc_prefetch_bytes", sum(p.nbytes for feed in feeds for p in feed.queue))
@@ -53,7 +54,7 @@ class Progress:
             shards=tuple(self._shard(feed, rt.tables[feed.source_name].source.lag_unit) for feed in feeds),
             sinks=tuple(self._sink(name, rows) for name, rows in written.items()),
             dead=commit.dead,
-            source_faults=source_faults(feeds),
+            source_faults=faults,
         )
 
     def _shard(self, feed: Feed, lag_unit: str) -> ShardStatus:
@@ -84,8 +85,3 @@ class Progress:
         seconds = max(last[0] - first[0], 1e-9)
         a, b, c = ((last[i] - first[i]) / seconds if last[0] > first[0] else 0.0 for i in (1, 2, 3))
         return a, b, c
-
-
-def source_faults(feeds: list[Feed]) -> Mapping[str, str]:
-    """Sources that do not answer now, with the reason."""
-    return {feed.source_name: str(feed.failure) for feed in feeds if feed.failure is not None}

@@ -230,6 +230,10 @@ class Task:
         """Every shard being read."""
         return list(self._feeds.feeds.values()) if self._feeds is not None else []
 
+    def source_faults(self) -> dict[str, str]:
+        """Sources that do not answer now, with the reason."""
+        return self._feeds.faults() if self._feeds is not None else {}
+
     def _becomes_final(self) -> bool:
         timer_us = self.runtime.executor.timer_us(self.standing.state)
         if timer_us is None:
