@@ -106,11 +106,14 @@ class LoadedJob:
         """kill -9 of the broker under a worker that runs: it must wait and say so, and go on when the broker is back."""
         worker = self.workers[-1]
         await asyncio.to_thread(broker.stop, kill=True)
-        await self.until(worker, lambda ready, page: not ready and "source clicks does not answer" in page)
-        await asyncio.sleep(away_s)
-        assert (await worker.metrics())["streamproc_source_up"] == 0
-        before = (await worker.metrics())["streamproc_epochs_total"]
-        await asyncio.to_thread(broker.start)
+        try:
+            await self.until(worker, lambda ready, page: not ready and "source clicks does not answer" in page)
+            await asyncio.sleep(away_s)
+            metrics = await worker.metrics()
+            assert metrics["streamproc_source_up"] == 0
+        finally:
+            await asyncio.to_thread(broker.start)
+        before = metrics["streamproc_epochs_total"]
         began_s = time.monotonic()
         await self.until(worker, lambda ready, page: ready)
         while (await worker.metrics())["streamproc_epochs_total"] <= before:
