@@ -115,15 +115,20 @@ def _refuse_window_column(draft: Draft, node: exp.Expr) -> None:
 
 
 class ResultCompiler(Compiler):
-    """Compiles SELECT, HAVING and ORDER BY of a grouped query: over keys, the window and finalized states."""
+    """Compiles SELECT, HAVING and ORDER BY of a grouped query: over keys, the window and finalized states. As in Spark, a
+    name in HAVING is a grouped column before it is an alias, in ORDER BY the other way round.
+    """
 
     def __init__(self, draft: Draft, groups: Groups, states: States) -> None:
         super().__init__(self)
         self.draft, self.groups, self.states = draft, groups, states
         self.rows = Compiler(draft.scope)
         self.aliases: dict[str, Sql] = {}
+        self.aliases_first = False
 
     def special(self, node: exp.Expr) -> Sql | None:
+        if self.aliases_first and isinstance(node, exp.Column) and len(node.parts) == 1 and node.name.lower() in self.aliases:
+            return self.aliases[node.name.lower()]
         if is_window(node):
             return self._window(node)
         if isinstance(node, exp.Dot) and is_window(node.this):
@@ -168,12 +173,15 @@ class ResultCompiler(Compiler):
         return AGGREGATES[call.name](call)
 
     def column(self, parts: Sequence[str]) -> tuple[Sql, Sequence[str]]:
-        if parts[0].lower() in self.aliases:
-            return self.aliases[parts[0].lower()], parts[1:]
+        alias = self.aliases.get(parts[0].lower())
+        if alias is not None and (self.aliases_first or not self.draft.scope.has(parts[0])):
+            return alias, parts[1:]
         if parts[0].lower() == "window" and self.groups.window is not None and not self.draft.scope.has("window"):
             return window_column(parts[1:])
         value, rest = self.draft.scope.column(parts)
         key = self.groups.key(value)
+        if key is None and alias is not None:
+            return alias, parts[1:]
         if key is None:
             name = ".".join(parts)
             raise LocatedError(f"column {name!r} is neither grouped nor in an aggregate; add it to GROUP BY or take any_value({name})")
@@ -196,9 +204,10 @@ def _aggregate(draft: Draft, groups: Groups) -> Relation:
     states = States(arrival=arrival(draft.rows))
     compiler = ResultCompiler(draft, groups, states)
     outputs = [_output(compiler, node) for node in draft.node.expressions]
-    compiler.aliases = {o.name.lower(): o.value for o in outputs if not draft.scope.has(o.name)}
+    compiler.aliases = {o.name.lower(): o.value for o in outputs}
     having = draft.node.args.get("having")
     condition = f" WHERE {compiler.boolean(having.this).text}" if having else ""
+    compiler.aliases_first = True
     tail, sorting = _tail(draft, compiler)
     reader, read = _input(draft, states)
     result = projected(Relation((), reader, lambda _: "input", aggregated=True), [*outputs, *sorting], condition, reader)
