@@ -50,6 +50,7 @@ class LoadedJob:
         *,
         bucket_url: str | None = None,
         rate: int = 2_000,
+        rows_per_epoch: int = 100_000,
         more: str = "",
         seed: int = 1,
     ) -> None:
@@ -60,8 +61,15 @@ class LoadedJob:
         self._world = World()
         self._url = bucket_url and f"{bucket_url}/{uuid.uuid4().hex}"
         root = self._url or str(folder)
+        source += f"\n    max_rows_per_epoch: {rows_per_epoch}"
         self.job = job.write_job(
-            folder / "job.yaml", source, f"{root}/lake", f"{root}/checkpoint", window_s=WINDOW_S, delay="1500 milliseconds", more=more
+            folder / "job.yaml",
+            source,
+            f"{root}/lake",
+            f"{root}/checkpoint",
+            window_s=WINDOW_S,
+            delay="1500 milliseconds",
+            more=f"{more}\n",
         )
         now_us = time.time_ns() // 1000
         self.producer = Producer(channel, ClickStream(seed=seed, rate=rate, since_us=now_us - HISTORY_US), self._world)
