@@ -6,6 +6,8 @@ Functions stay `Anonymous` nodes under their Spark names: what they mean is said
 
 from __future__ import annotations
 
+import logging
+import re
 from typing import Any, ClassVar
 
 from sqlglot import exp
@@ -62,6 +64,17 @@ class StreamSpark(Spark):
 
 
 _DIALECT = StreamSpark()
+logging.getLogger("sqlglot").setLevel(logging.ERROR)  # what it warns of is a fault of ours, with a line
+
+
+_OPENED = re.compile(r"Missing (.+) from (\d+):")
+
+
+def _said(description: str) -> str:
+    """The parser's words without the names of its classes."""
+    if description.startswith("Required keyword"):
+        return "an expression is missing"
+    return description.partition(" but got <Token")[0]
 
 
 def parse_query(text: str) -> exp.Query:
@@ -71,9 +84,13 @@ def parse_query(text: str) -> exp.Query:
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         near = f" near {first['highlight']!r}" if first.get("highlight") else ""
-        raise LocatedError(f"not Spark SQL: {first.get('description', error)}{near}", line=int(first.get("line") or 1) - 1) from None
+        said = _said(str(first.get("description") or error))
+        raise LocatedError(f"not Spark SQL: {said}{near}", line=int(first.get("line") or 1) - 1) from None
     except TokenError as error:
-        raise LocatedError(f"not Spark SQL: {error}", line=max(text.count("\n", 0, len(text.rstrip())), 0)) from None
+        opened = _OPENED.match(str(error.__cause__))
+        line = int(opened[2]) - 1 if opened else text.count("\n", 0, len(text.rstrip()))
+        what = f"the {opened[1]} that opens here" if opened else "a comment or text"
+        raise LocatedError(f"not Spark SQL: {what} is not closed", line=line) from None
     if len(statements) != 1:
         raise LocatedError("write one query, without a second statement after ';'", line=0)
     if not isinstance(statements[0], exp.Query):

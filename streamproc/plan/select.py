@@ -74,6 +74,10 @@ class Draft:
         return f" WHERE {self.where.text}" if self.where else ""
 
 
+LIMIT_MAX = 2**31 - 1
+"""LIMIT is an INT in Spark."""
+
+
 def has_aggregate(node: exp.Expr) -> bool:
     return any(isinstance(n, exp.Anonymous) and n.name.lower() in AGGREGATES for n in node.walk())
 
@@ -109,6 +113,8 @@ def read_from(draft: Draft) -> None:
     clause = draft.node.args.get("from_")
     if clause is None:
         raise RefusedError("the query reads no table; write FROM with a source or a view")
+    if not draft.node.expressions:
+        raise LocatedError("nothing stands between SELECT and FROM; name columns, or write SELECT *", draft.node)
     draft.source = draft.env.relation(clause.this)
 
 
@@ -218,6 +224,8 @@ def _stored(value: Sql) -> Sql:
 
 def refuse_twice(columns: Sequence[Column]) -> None:
     names = [c.name.lower() for c in columns]
+    if "" in names:
+        raise LocatedError("a column has no name; write a name after AS")
     twice = sorted({c.name for c in columns if names.count(c.name.lower()) > 1})
     if twice:
         raise LocatedError(f"two columns are called {twice[0]!r}; give one another name: … AS {twice[0]}_2")
@@ -243,8 +251,8 @@ def limit_rows(limit: exp.Expr | None) -> int | None:
     if limit is None:
         return None
     count = limit.expression
-    if not isinstance(count, exp.Literal) or count.is_string or not count.name.isdigit():
-        raise LocatedError("LIMIT takes a whole number", limit)
+    if not isinstance(count, exp.Literal) or count.is_string or not count.name.isdigit() or int(count.name) > LIMIT_MAX:
+        raise LocatedError(f"LIMIT takes a whole number up to {LIMIT_MAX}", limit)
     return int(count.name)
 
 

@@ -117,7 +117,7 @@ SELECT user AS x, page AS X FROM clicks
 
 SELECT user +
 FROM clicks
-=> sinks.out.query:1: not Spark SQL: Required keyword: 'expression' missing for <class 'sqlglot.expressions.core.Add'> near 'FROM'
+=> sinks.out.query:1: not Spark SQL: an expression is missing near 'FROM'
 
 DELETE FROM clicks
 => sinks.out.query:0: only a query can stand here; write SELECT … FROM …
