@@ -83,11 +83,11 @@ class Commit(Record, frozen=True):
 
 
 class Refused(Record, frozen=True):
-    """One poison row of a verdict."""
+    """One poison row of a verdict. Of many in a slice only the first have their error."""
 
     source: str
     row: int
-    error: str
+    error: str = ""
 
 
 class Verdict(Record, frozen=True):

@@ -18,6 +18,7 @@ A crash between any two of them leaves a log from which the next worker goes on:
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ import structlog
 
 from streamproc.checkpoint.records import Begin, Commit, Refused, ShardBegin, ShardEnd, Verdict
 from streamproc.engine.intake import Intake
-from streamproc.engine.refusals import Judged, dead_letters, judge, poison_policy
+from streamproc.engine.refusals import POISON, Judged, dead_letters, judge, poison_policy
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import Runtime
 from streamproc.errors import BadRecord, LeaseLost
@@ -99,7 +100,7 @@ async def finish_epoch(rt: Runtime, standing: Standing, begin: Begin, intake: In
     await log_commit(rt, epoch, commit)
     await rt.boundary("after_commit")
     await tell_sources(rt, commit)
-    count(rt, judged, output, written, commit)
+    count(rt, judged, verdict, output, written, commit)
     return Standing(epoch, commit, state)
 
 
@@ -174,7 +175,8 @@ async def run_plan(rt: Runtime, standing: Standing, judged: Judged, time: EpochT
         known = await retried(rt, "checkpoint", lambda: rt.log.read_verdict(epoch)) if judged.replayed else None
         poison = [Poison(r.source, r.row, r.error) for r in known.rows] if known else []
         limits = standing.commit.limits
-        output = await rt.executor.run(judged.inputs, time, standing.state, limits=limits, poison=poison)
+        strict = {name for name, table in rt.tables.items() if table.bad_records == "fail"}
+        output = await rt.executor.run(judged.inputs, time, standing.state, limits=limits, poison=poison, first_only=strict)
         if output.poison:
             poison_policy(rt.tables, judged, output.poison)
             rows = [Refused(source=p.source, row=p.row, error=p.error) for p in [*poison, *output.poison]]
@@ -236,7 +238,9 @@ def added(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
     return {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
 
 
-def count(rt: Runtime, judged: Judged, output: EpochOutput, written: Mapping[str, int], commit: Commit) -> None:
+def count(
+    rt: Runtime, judged: Judged, poison: Sequence[Poison], output: EpochOutput, written: Mapping[str, int], commit: Commit
+) -> None:  # fmt: skip
     """The epoch in the metrics."""
     metrics = rt.world.metrics
     for name, rows in written.items():
@@ -246,7 +250,8 @@ def count(rt: Runtime, judged: Judged, output: EpochOutput, written: Mapping[str
         runs = [run for op, runs in output.state.items() if op.startswith(f"{name}/") for run in runs]
         metrics.set("streamproc_state_rows", sum(run.length for run in runs), sink=name)
         metrics.set("streamproc_state_bytes", sum(run.nbytes for run in runs), sink=name)
-    for (name, reason), rows in judged.refused.items():
+    poisoned = Counter((found.source, POISON) for found in poison)
+    for (name, reason), rows in [*judged.refused.items(), *poisoned.items()]:
         metrics.add("streamproc_dead_letters_total", rows, source=name, reason=reason)
     for name, records in judged.records.items():
         metrics.add("streamproc_rows_read_total", records, source=name)

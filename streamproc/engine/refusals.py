@@ -5,6 +5,7 @@ Everything here is a function of the epoch's log and its rows, so a replay refus
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from streamproc.sink import DEAD_LETTER_SCHEMA
 
 AHEAD = "event_time_ahead"
 POISON = "sql_error"
+UNQUOTED = "fails in SQL, like others beside it; only the first of many are looked at one by one for their error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,9 @@ def dead_letters(rt: Runtime, judged: Judged, poison: Sequence[Poison], epoch: i
     if not rt.has_dead_letters:
         return None
     found = [(name, r) for name, refusals in judged.refusals.items() for r in refusals if _goes_to_letters(rt.tables[name], r)]
-    found += [(p.source, _poisoned(judged, p)) for p in poison if rt.tables[p.source].bad_records == "dead_letter"]
+    for name in judged.parts:
+        if rt.tables[name].bad_records == "dead_letter":
+            found += [(name, refusal) for refusal in _poisoned(judged, name, [p for p in poison if p.source == name])]
     letters = [_letters(rt.job_name, name, refusal, epoch, now_us) for name, refusal in found]
     return pa.concat_tables(letters) if letters else DEAD_LETTER_SCHEMA.empty_table()
 
@@ -149,12 +153,19 @@ def _goes_to_letters(table: Table, refusal: Refusal) -> bool:
     return table.bad_records == "dead_letter" or (len(refusal.reason) > 0 and refusal.reason[0].as_py() == AHEAD)
 
 
-def _poisoned(judged: Judged, poison: Poison) -> Refusal:
-    piece, record = judged.origin(poison.source, poison.row)
-    index = pa.array([record], pa.int64())
-    return Refusal(
-        piece, index, pa.array([POISON]), pa.array([poison.error]), _payloads(piece, index), pa.nulls(1, TIMESTAMP)
-    )  # fmt: skip
+def _poisoned(judged: Judged, source: str, poison: Sequence[Poison]) -> Iterator[Refusal]:
+    """A refusal for every piece that has poison."""
+    ordered = sorted(poison, key=lambda found: found.row)
+    rows, start = [found.row for found in ordered], 0
+    for piece in judged.parts[source]:
+        stop = start + piece.rows.num_rows
+        here = ordered[bisect_left(rows, start) : bisect_left(rows, stop)]
+        if here:
+            at = pa.array([found.row - start for found in here], pa.int64())
+            index = at if piece.index is None else piece.index.take(at)
+            errors = pa.array([found.error or UNQUOTED for found in here], pa.string())
+            yield Refusal(piece, index, pa.repeat(POISON, len(here)), errors, _payloads(piece, index), pa.nulls(len(here), TIMESTAMP))
+        start = stop
 
 
 def _letters(job: str, source: str, refusal: Refusal, epoch: int, now_us: int) -> pa.Table:

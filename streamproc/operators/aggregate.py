@@ -45,6 +45,11 @@ class AggregateOperator(Operator):
     def slice_sql(self) -> str:
         return self._slice_sql
 
+    def row_steps(self) -> tuple[str, ...]:
+        window = self._step.window
+        placed = () if window is None else (f"SELECT *, {window.assign_one('_t')} AS _ws FROM input WHERE _t IS NOT NULL",)
+        return (self._step.prepare, *placed)
+
     def finish(self, epoch: Epoch, parts: Sequence[pa.Table], state: Sequence[Run]) -> Finished:
         kept, late, late_rows = self._judge(epoch, parts)
         fresh = self._fresh(epoch, kept, state)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow as pa
 from streamproc.operators.duck import Duck, DuckPool
 from streamproc.operators.operator import EpochOutput, EpochTime, Finished, Output, Poison
 from streamproc.operators.pipeline import Pipeline
-from streamproc.operators.poison import SliceResult, run_slice, slices_of
+from streamproc.operators.poison import SliceResult, Statements, run_slice, slices_of
 from streamproc.plan.plan import Plan
 from streamproc.state.runs import Run
 
@@ -34,9 +35,8 @@ class Executor:
         self._pipelines = [Pipeline.of(query, self._duck) for query in plan.queries.values()]
         self._operators = {operator.id: operator for pipeline in self._pipelines for operator in pipeline.operators}
         # one read of a slice serves all queries of its source; equal statements run once
-        self._statements = {
-            source: list(dict.fromkeys(p.stages[0].sql for p in self._pipelines if p.source == source)) for source in plan.scans
-        }
+        lowest = {source: {p.stages[0].sql: p.stages[0].rows for p in self._pipelines if p.source == source} for source in plan.scans}
+        self._statements = {source: Statements(list(stages), list(stages.values())) for source, stages in lowest.items()}
 
     @property
     def state_schemas(self) -> Mapping[str, pa.Schema]:
@@ -45,20 +45,26 @@ class Executor:
 
     async def run(
         self, inputs: Mapping[str, pa.Table], time: EpochTime, state: Mapping[str, Sequence[Run]], *,
-        limits: Mapping[str, int], poison: Sequence[Poison] = (),
+        limits: Mapping[str, int], poison: Sequence[Poison] = (), first_only: Set[str] = frozenset(),
     ) -> EpochOutput:  # fmt: skip
         """One epoch. `inputs` has a table of the scan's schema for every source, rows in (shard, offset) order;
         rows in `poison` are left out, rows that fail now are left out and returned as the output's `poison`.
+        A failing row of a source in `first_only` ends the epoch: the output has nothing but such rows, each source's
+        first one first.
 
-        BadRecord: a group's result failed, or rows fail only together.
+        BadRecord: a group's result failed, rows fail only together, or too many fail in SQL that cannot be probed.
         """
-        sliced = await asyncio.gather(*(self._slices(source, inputs[source], time, poison) for source in self._plan.scans))
+        sliced = await asyncio.gather(
+            *(self._slices(source, inputs[source], time, poison, source in first_only) for source in self._plan.scans)
+        )
+        found = [row for results in sliced for result in results for row in result.poison]
+        if ending := [row for row in found if row.source in first_only]:
+            return EpochOutput({}, {}, {}, ending)
         by_source = dict(zip(self._plan.scans, sliced, strict=True))
         done = await asyncio.gather(
             *(self._finish(pipeline, by_source[pipeline.source], time, state, limits) for pipeline in self._pipelines)
         )
         finished = {name: one for _, operators in done for name, one in operators.items()}
-        found = [row for results in sliced for result in results for row in result.poison]
         return self._output([output for output, _ in done], finished, found)
 
     def state_rows(self, sink: str, state: Mapping[str, Sequence[Run]], watermark_us: int | None) -> int:
@@ -76,8 +82,10 @@ class Executor:
         await self._pool.close()
         self._duck.close()
 
-    async def _slices(self, source: str, table: pa.Table, time: EpochTime, poison: Sequence[Poison]) -> list[SliceResult]:
-        statements = self._statements[source]
+    async def _slices(
+        self, source: str, table: pa.Table, time: EpochTime, poison: Sequence[Poison], first_only: bool
+    ) -> list[SliceResult]:  # fmt: skip
+        statements = replace(self._statements[source], first_only=first_only)
         parts = slices_of(source, table, self._slice_rows, poison)
         return await asyncio.gather(*(self._pool.run(time.now_us, partial(run_slice, part=part, statements=statements)) for part in parts))
 
@@ -85,7 +93,7 @@ class Executor:
         self, pipeline: Pipeline, sliced: Sequence[SliceResult], time: EpochTime,
         state: Mapping[str, Sequence[Run]], limits: Mapping[str, int],
     ) -> tuple[Output, dict[str, Finished]]:  # fmt: skip
-        at = self._statements[pipeline.source].index(pipeline.stages[0].sql)
+        at = self._statements[pipeline.source].sql.index(pipeline.stages[0].sql)
         work = partial(
             pipeline.finish, time=time, slices=[result.rows.table for result in sliced],
             parts=[result.results[at] for result in sliced], state=state, limits=limits,

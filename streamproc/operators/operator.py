@@ -26,7 +26,9 @@ class EpochTime:
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """A row that failed in SQL: `row` is its index in the input table of `source`; `error` is the engine's text."""
+    """A row that failed in SQL: `row` is its index in the input table of `source`; `error` is the engine's text,
+    empty for the many of a slice after its first ones.
+    """
 
     source: str
     row: int
@@ -98,6 +100,10 @@ class Operator(ABC):
     @abstractmethod
     def slice_sql(self) -> str:
         """`SELECT … FROM input`, where input is a slice of the fed rows."""
+
+    def row_steps(self) -> tuple[str, ...]:
+        """What `slice_sql` does with a row before it meets others: `SELECT … FROM input`, each over the one before."""
+        return ()
 
     @abstractmethod
     def finish(self, epoch: Epoch, parts: Sequence[pa.Table], state: Sequence[Run]) -> Finished: ...

@@ -22,9 +22,12 @@ CHANGES: Mapping[str, Change] = {"append": "append", "update": "upsert", "comple
 
 @dataclass(frozen=True)
 class Stage:
-    """`sql` is the statement over slices of the stage's input; without an operator its rows are the result."""
+    """`sql` is the statement over slices of the stage's input; without an operator its rows are the result. `rows` are
+    the steps of it that are row by row, each a SELECT over the one before.
+    """
 
     sql: str
+    rows: tuple[str, ...]
     schema: pa.Schema
     operator: Operator | None
 
@@ -85,14 +88,14 @@ def _stages(step: Step, query: Query, duck: Duck) -> tuple[str, list[Stage]]:
     if isinstance(step, Scan):
         sql = nested(ALL_ROWS, *projects)
         _check(sql, step.schema, top.schema, query, duck)
-        return step.source, [Stage(sql, top.schema, None)]
+        return step.source, [Stage(sql, tuple(projects), top.schema, None)]
     source, stages = _stages(step.input, query, duck)
-    below = stages.pop() if stages[-1].operator is None else Stage(ALL_ROWS, step.input.schema, None)
+    below = stages.pop() if stages[-1].operator is None else Stage(ALL_ROWS, (), step.input.schema, None)
     operator = _operator(step, query, below.sql, duck)
-    stages.append(Stage(operator.slice_sql(), step.schema, operator))
+    stages.append(Stage(operator.slice_sql(), (*below.rows, *operator.row_steps()), step.schema, operator))
     if projects:
         _check(nested(*projects), step.schema, top.schema, query, duck)
-        stages.append(Stage(nested(*projects), top.schema, None))
+        stages.append(Stage(nested(*projects), tuple(projects), top.schema, None))
     return source, stages
 
 
