@@ -23,6 +23,7 @@ def loaded(tmp_path: Path, noida_broker: NoidaBroker) -> Callable[..., LoadedJob
 
 async def epochs(worker: Worker) -> float:
     """Epochs the worker has committed itself."""
+    assert worker.running, worker.log.read_text()[-3000:]
     return (await worker.metrics()).get("streamproc_epochs_total", 0)
 
 
