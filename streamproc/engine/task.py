@@ -13,7 +13,7 @@ from streamproc.checkpoint.retention import EPOCHS_KEPT, Collector
 from streamproc.checkpoint.root import keep_text, open_root, read_text, write_root
 from streamproc.engine.epoch import Overtaken, Standing, advance_time, finish_epoch, run_epoch
 from streamproc.engine.feed import Feed
-from streamproc.engine.intake import Feeds, reread
+from streamproc.engine.intake import Feeds, Intake, reread
 from streamproc.engine.race import first_of
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import Boundary, Connectors, Held, Registered, Runtime, build, nothing_happens
@@ -208,6 +208,19 @@ class Task:
                 await self._wait(decision.wait_us)
         if drain and not self.stopping:
             self.standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take(), drain=True)
+        if self.stopping:
+            await self.keep_idle_time()
+
+    async def keep_idle_time(self) -> None:
+        """Before a clean stop: an epoch without rows commits the idle time counted since the last one."""
+        shards, before = self._the_feeds().standing(), self.standing.commit.shards
+        counted = any(
+            begun.idle_us > (old.idle_us if (old := before.get(name, {}).get(shard)) else 0)
+            for name, found in shards.items() if self.runtime.tables[name].watermark
+            for shard, begun in found.items()
+        )  # fmt: skip
+        if counted:
+            self.standing = await run_epoch(self.runtime, self.standing, Intake(shards, {}))
 
     def stop(self) -> None:
         """Let the running epoch finish, begin no other."""

@@ -212,6 +212,7 @@ class JobRun:
 
     async def _restart(self, payload: object) -> None:
         del payload
+        await self._the_task().keep_idle_time()
         await self._the_task().close()
         await self.start()
 
