@@ -155,12 +155,17 @@ checkpoint: {folder}/checkpoint
 """
 
 
+def fetch(sql: str) -> list[tuple]:
+    with duckdb.connect() as reader:
+        return reader.sql(sql).fetchall()
+
+
 async def test_a_rollback_goes_back_to_a_commit_and_the_rows_come_once(tmp_path):
     job = load_job("back.yaml", text=FILES.format(folder=tmp_path))
     await run_job(job, available_now=True)
     read = f"SELECT count(*), count(DISTINCT (user, ts)) FROM '{tmp_path}/rows/*.parquet'"
     counts = f"SELECT page, n FROM '{tmp_path}/counts/*.parquet' ORDER BY ALL"
-    before, table = duckdb.sql(read).fetchall(), duckdb.sql(counts).fetchall()
+    before, table = fetch(read), fetch(counts)
     store = open_store(job.checkpoint, World())
     half = decode((await store.get("g1/all/epochs/0000000005.commit")).data, Commit, "")
 
@@ -168,8 +173,8 @@ async def test_a_rollback_goes_back_to_a_commit_and_the_rows_come_once(tmp_path)
     assert "epoch 5" in said[0]
     assert (await inspect.status(job))["generation"] == 2
     await run_job(job, available_now=True)
-    assert duckdb.sql(read).fetchall() == before
-    assert duckdb.sql(counts).fetchall() == table
+    assert fetch(read) == before
+    assert fetch(counts) == table
     assert len(await inspect.epochs(job)) > 1
 
 
