@@ -68,7 +68,7 @@ def run_streamproc(servers: str, topic: str, folder: Path, records: int) -> dict
         code, ended = process.wait(), time.perf_counter()
     if code != 0:
         raise SystemExit(f"streamproc ended with {code}:\n{(folder / 'log').read_text()[-2000:]}")
-    windows, counted = duckdb.sql(f"SELECT count(*), sum(n)::BIGINT FROM '{folder}/sums/**/*.parquet'").fetchall()[0]
+    windows, counted = duckdb.connect().sql(f"SELECT count(*), sum(n)::BIGINT FROM '{folder}/sums/**/*.parquet'").fetchall()[0]
     seconds = ended - begin
     return {
         "records_per_s": records / seconds, "records_per_cpu_s": records / (cpu - cpu_before), "rss_mb": rss / 2**20,

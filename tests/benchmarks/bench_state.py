@@ -41,7 +41,7 @@ def plan(window, mode):
 def clicks(rows, pages, seed, seconds=60):
     sql = f"""SELECT make_timestamptz(1700000000000000 + range * {seconds} * 1000000 // {rows}) AS ts,
         '/page/' || (hash(range + {seed * rows}) % {pages}) AS page, (hash(range) % 100000) / 100.0 AS amount FROM range({rows})"""
-    return duckdb.sql(sql).to_arrow_table().cast(INPUT)
+    return duckdb.connect().sql(sql).to_arrow_table().cast(INPUT)
 
 
 class Counting(Store):
@@ -62,7 +62,7 @@ async def state_cost(alive, epochs):
     executor, store, state, names = Executor(plan(None, "update")), Counting(), {}, iter(range(10**9))
     name = lambda: f"state/{next(names)}"  # noqa: E731
     everything = clicks(alive, 10**12, 0).set_column(
-        1, "page", duckdb.sql(f"SELECT '/page/' || range AS p FROM range({alive})").to_arrow_table()["p"]
+        1, "page", duckdb.connect().sql(f"SELECT '/page/' || range AS p FROM range({alive})").to_arrow_table()["p"]
     )
     output = await executor.run({"clicks": everything}, EpochTime(0, None, None), {}, limits={})
     state = await files.save(output.state, store, name)

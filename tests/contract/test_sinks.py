@@ -138,7 +138,7 @@ class FilesPlace(Place):
             return await super().totals()
         ending = self.options.format
         source = {"parquet": "read_parquet", "json": "read_json", "csv": "read_csv"}[ending]
-        [(count, total)] = duckdb.sql(f"SELECT count(*), sum(k) FROM {source}('{self.url}/**/*.{ending}')").fetchall()
+        [(count, total)] = duckdb.connect().sql(f"SELECT count(*), sum(k) FROM {source}('{self.url}/**/*.{ending}')").fetchall()
         return count, total
 
     def decode(self, data: bytes) -> list[Row]:

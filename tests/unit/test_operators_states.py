@@ -160,7 +160,7 @@ def test_what_is_not_on_the_list_is_refused():
 
 def test_distinct_is_refused_by_the_engine_too():
     with pytest.raises(duckdb.Error):
-        duckdb.sql("SELECT count(DISTINCT x) EXPORT_STATE FROM (VALUES (1)) t(x)")
+        duckdb.connect().sql("SELECT count(DISTINCT x) EXPORT_STATE FROM (VALUES (1)) t(x)")
 
 
 def golden_rows():

@@ -78,7 +78,7 @@ async def test_partitions_are_read_by_duckdb(tmp_path: Path) -> None:
         f"day={hive.NULL}/page={hive.NULL}/part-c0ffee-0-out-task~2D0-0000000001-00002.parquet",
     ]
     assert pq.ParquetFile(tmp_path / names(tmp_path)[0]).schema_arrow.names == ["k"]
-    seen = duckdb.sql(f"SELECT k, day::VARCHAR, page FROM read_parquet('{tmp_path}/**/*.parquet', hive_partitioning = true) ORDER BY k")
+    seen = duckdb.connect().sql(f"SELECT k, day::VARCHAR, page FROM read_parquet('{tmp_path}/**/*.parquet', hive_partitioning = true) ORDER BY k")
     assert seen.fetchall() == [(0, "2026-01-02", "/a b"), (1, "2026-01-01", "x=ü"), (2, None, None), (3, "2026-01-02", "/a b")]
 
 
@@ -171,7 +171,7 @@ def test_options_that_do_not_fit_together_are_faults(tmp_path: Path) -> None:
 async def test_compressed_files_are_read_by_duckdb(tmp_path: Path, keys: dict[str, Any], ending: str, read: str) -> None:
     [name] = await written(tmp_path, pa.table({"k": range(1000), "s": ["a,b"] * 1000}), **keys)
     assert name.endswith(ending)
-    assert duckdb.sql(f"SELECT count(*), sum(k), min(s) FROM {read}('{tmp_path}/{name}')").fetchall() == [(1000, 499500, "a,b")]
+    assert duckdb.connect().sql(f"SELECT count(*), sum(k), min(s) FROM {read}('{tmp_path}/{name}')").fetchall() == [(1000, 499500, "a,b")]
 
 
 async def test_parquet_times_are_microseconds_in_utc(tmp_path: Path) -> None:
@@ -300,10 +300,10 @@ async def test_kill_9_in_the_middle_leaves_whole_files_and_the_rest_is_added(tmp
         await asyncio.sleep(0.001)
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
-    half = duckdb.sql(f"SELECT count(*), count(DISTINCT k) FROM read_parquet('{tmp_path}/*.parquet')").fetchall()[0]
+    half = duckdb.connect().sql(f"SELECT count(*), count(DISTINCT k) FROM read_parquet('{tmp_path}/*.parquet')").fetchall()[0]
     assert half[0] == half[1] >= 60_000
     before = {name: (tmp_path / name).stat().st_mtime_ns for name in names(tmp_path)}
     await files(tmp_path, max_rows_per_file=20_000).write(FIRST, pa.table({"k": range(300_000)}).to_reader(777), "append")
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
     totals = f"SELECT count(*), count(DISTINCT k), count(DISTINCT filename) FROM read_parquet('{tmp_path}/*.parquet', filename = true)"
-    assert duckdb.sql(totals).fetchall() == [(300_000, 300_000, 15)]
+    assert duckdb.connect().sql(totals).fetchall() == [(300_000, 300_000, 15)]
