@@ -97,6 +97,7 @@ class Task:
             raise InvalidJob(
                 [Fault(self.job.file, 1, "this checkpoint was drained and is finished: begin a new one (another `checkpoint:`)")]
             )
+        log.info("the log was read", epoch=latest.epoch, begun=latest.begun is not None)
         self.standing = Standing(latest.epoch, latest.commit)
         if latest.begun is not None:
             await self._finish(latest.begun)

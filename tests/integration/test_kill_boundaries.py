@@ -1,6 +1,7 @@
 """A worker dies between every two steps of an epoch, on real stores: each run finds what the one before it left, and says so."""
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from streamproc.testing.noida import NoidaBroker
 
 BEGUN = ("after_begin", "after_run", "after_write", "before_commit")
 """Deaths that leave an epoch begun and not committed."""
-ROWS_PER_EPOCH = 5000
+ROWS_PER_EPOCH = 2000
 
 
 async def run(loaded: LoadedJob, *command: str) -> tuple[int, str]:
@@ -27,22 +28,29 @@ async def run(loaded: LoadedJob, *command: str) -> tuple[int, str]:
 
 
 async def dies_everywhere(loaded: LoadedJob) -> None:
-    """One checkpoint, a death at every boundary in turn, each in the second epoch of its process."""
-    found: dict[str, bool] = {}
+    """One checkpoint, a death at every boundary in turn, each at the second time that its process comes there."""
     async with loaded:
         await loaded.stop_producing()
-        before = None
+        left: tuple[int, bool] | None = None
         for boundary in BOUNDARIES:
             code, log = await run(loaded, die_at_boundary.__file__, str(loaded.job), boundary, "2")
             assert code == die_at_boundary.CODE, log
-            if before is not None:
-                found[before] = "finishing an epoch that was begun" in log
-            before = boundary
+            assert left is None or found(log.splitlines()) == left
+            left = await asyncio.to_thread(loaded.epochs)
+            assert left[1] == (boundary in BEGUN)
         compared = await loaded.drain()
-        found[BOUNDARIES[-1]] = "finishing an epoch that was begun" in loaded.workers[-1].log.read_text()
-    assert found == {boundary: boundary in BEGUN for boundary in BOUNDARIES}
+        assert found(loaded.workers[-1].log.read_text().splitlines()) == left
     assert compared.equal, f"{compared}: {compared.examples}"
     assert compared.windows > 100
+
+
+def found(log: list[str]) -> tuple[int, bool]:
+    """What a worker's log says it found in the checkpoint, and that it finished what was begun."""
+    lines = [json.loads(line) for line in log if line.startswith("{")]
+    [read] = [line for line in lines if line["event"] == "the log was read"]
+    finished = [line["epoch"] for line in lines if line["event"] == "finishing an epoch that was begun"]
+    assert finished == [read["epoch"] + 1] * read["begun"]
+    return read["epoch"], read["begun"]
 
 
 def on_s3(folder: Path, broker: NoidaBroker, environment: dict[str, str]) -> LoadedJob:

@@ -18,7 +18,7 @@ SHORT_LEASE = "leases: {type: sqlite, lease_ttl: 1 second}"
 
 @pytest.fixture
 def loaded(tmp_path: Path, noida_broker: NoidaBroker) -> Callable[..., LoadedJob]:
-    return lambda more="": on_kafka(tmp_path, noida_broker.bootstrap_servers, rate=4_000, more=more)
+    return lambda more="": on_kafka(tmp_path, noida_broker.bootstrap_servers, more=more)
 
 
 async def epochs(worker: Worker) -> float:
@@ -84,10 +84,6 @@ async def test_sigterm_under_load_finishes_the_epoch_and_the_next_worker_goes_on
             worker = job.start_worker()
             await job.recovered(worker)
             assert await worker.stop() == 0
-            assert not list((job.folder / "checkpoint").glob(f"g1/all/epochs/{newest(job) + 1:010}.begin")), "an epoch was left begun"
+            assert job.epochs()[1] is False, "an epoch was left begun"
         compared = await job.drain()
     assert compared.equal, f"{compared}: {compared.examples}"
-
-
-def newest(job: LoadedJob) -> int:
-    return max(int(path.stem) for path in (job.folder / "checkpoint").glob("g1/all/epochs/*.commit"))

@@ -154,29 +154,44 @@ class LoadedJob:
         assert code == 0, f"the last worker ended with {code}:\n{worker.log.read_text()[-3000:]}"
         return await asyncio.to_thread(self.compare)
 
+    def epochs(self) -> tuple[int, bool]:
+        """What the checkpoint says: the newest epoch committed, and whether another is begun."""
+        found = self._files().get_file_info(fs.FileSelector(f"{self._root}/checkpoint/g1/all/epochs"))
+        commits, begins = (
+            [int(info.base_name.partition(".")[0]) for info in found if info.extension == kind] for kind in ("commit", "begin")
+        )
+        return max(commits), max(begins, default=0) > max(commits)
+
     def compare(self) -> Comparison:
         """Acknowledged events against the lake; both are kept in `folder`."""
         lake = self.folder / "lake"
         if self._url:
-            endpoint = self.environment["AWS_ENDPOINT_URL"].removeprefix("http://")
-            s3 = fs.S3FileSystem(
-                endpoint_override=endpoint,
-                scheme="http",
-                access_key=self.environment["AWS_ACCESS_KEY_ID"],
-                secret_key=self.environment["AWS_SECRET_ACCESS_KEY"],
-                region=self.environment["AWS_REGION"],
-            )
-            fs.copy_files(f"{self._url.removeprefix('s3://')}/lake", str(lake), source_filesystem=s3)
+            fs.copy_files(f"{self._root}/lake", str(lake), source_filesystem=self._files())
         events = self.producer.acknowledged.table()
         pq.write_table(events, self.folder / "acknowledged.parquet")
         return compare(events, lake, WINDOW_S * 1_000_000)
 
+    @property
+    def _root(self) -> str:
+        return self._url.removeprefix("s3://") if self._url else str(self.folder)
 
-def on_kafka(folder: Path, servers: str, environment: Mapping[str, str] | None = None, *, rate: int = 10_000, **more: object) -> LoadedJob:
+    def _files(self) -> fs.FileSystem:
+        if not self._url:
+            return fs.LocalFileSystem()
+        return fs.S3FileSystem(
+            endpoint_override=self.environment["AWS_ENDPOINT_URL"].removeprefix("http://"),
+            scheme="http",
+            access_key=self.environment["AWS_ACCESS_KEY_ID"],
+            secret_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            region=self.environment["AWS_REGION"],
+        )
+
+
+def on_kafka(folder: Path, servers: str, environment: Mapping[str, str] | None = None, **more: object) -> LoadedJob:
     """A job on a new topic of the broker."""
     topic = f"clicks-{uuid.uuid4().hex}"
     source = job.kafka(servers).replace("topic: clicks", f"topic: {topic}")
-    return LoadedJob(folder, KafkaTopic(topic, servers), source, environment or {}, rate=rate, **more)  # type: ignore[arg-type]
+    return LoadedJob(folder, KafkaTopic(topic, servers), source, environment or {}, **more)  # type: ignore[arg-type]
 
 
 def on_kinesis(folder: Path, server: dict[str, str], environment: Mapping[str, str] | None = None, **more: object) -> LoadedJob:
