@@ -28,7 +28,7 @@ import structlog
 
 from streamproc.checkpoint.records import Begin, Commit, Refused, ShardBegin, ShardEnd, Verdict
 from streamproc.engine.intake import Intake
-from streamproc.engine.refusals import POISON, Judged, dead_letters, judge, poison_policy
+from streamproc.engine.refusals import POISON, RESULT, Judged, dead_letters, judge, poison_policy, result_policy
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import Runtime
 from streamproc.errors import BadRecord, LeaseLost
@@ -77,7 +77,7 @@ async def finish_epoch(rt: Runtime, standing: Standing, begin: Begin, intake: In
         await abort_epoch(rt, standing, begin, str(error))
         raise
     await rt.boundary("after_run")
-    letters = dead_letters(rt, judged, verdict, epoch, begin.now_us)
+    letters = dead_letters(rt, judged, verdict, output, epoch, begin.now_us)
     written = await write_sinks(rt, output, letters, EpochId(rt.line.checkpoint, rt.line.generation, "", rt.line.task, epoch, begin.now_us))
     await rt.boundary("after_write")
     state = await save_state(rt, epoch, output.state)
@@ -181,6 +181,7 @@ async def run_plan(rt: Runtime, standing: Standing, judged: Judged, time: EpochT
             poison_policy(rt.tables, judged, output.poison)
             rows = [Refused(source=p.source, row=p.row, error=p.error) for p in [*poison, *output.poison]]
             await retried(rt, "checkpoint", lambda: rt.log.verdict(epoch, Verdict(writer=rt.writer, rows=rows)))
+        result_policy(rt.tables, output.sinks)
         return output, [*poison, *output.poison]
 
 
@@ -250,8 +251,9 @@ def count(
         runs = [run for op, runs in output.state.items() if op.startswith(f"{name}/") for run in runs]
         metrics.set("streamproc_state_rows", sum(run.length for run in runs), sink=name)
         metrics.set("streamproc_state_bytes", sum(run.nbytes for run in runs), sink=name)
-    poisoned = Counter((found.source, POISON) for found in poison)
-    for (name, reason), rows in [*judged.refused.items(), *poisoned.items()]:
+    refused = Counter((found.source, POISON) for found in poison)
+    refused += Counter((failure.source, RESULT) for out in output.sinks.values() for failure in out.failures)
+    for (name, reason), rows in [*judged.refused.items(), *refused.items()]:
         metrics.add("streamproc_dead_letters_total", rows, source=name, reason=reason)
     for name, records in judged.records.items():
         metrics.add("streamproc_rows_read_total", records, source=name)

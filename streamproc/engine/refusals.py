@@ -19,11 +19,12 @@ from streamproc.engine.intake import Intake
 from streamproc.engine.runtime import Runtime
 from streamproc.engine.unbounded import Table
 from streamproc.errors import BadRecord
-from streamproc.operators.operator import Poison
+from streamproc.operators.operator import EpochOutput, Output, Poison
 from streamproc.sink import DEAD_LETTER_SCHEMA
 
 AHEAD = "event_time_ahead"
 POISON = "sql_error"
+RESULT = "result_error"
 UNQUOTED = "fails in SQL, like others beside it; only the first of many are looked at one by one for their error"
 
 
@@ -136,7 +137,18 @@ def poison_policy(tables: Mapping[str, Table], judged: Judged, poison: Sequence[
             )
 
 
-def dead_letters(rt: Runtime, judged: Judged, poison: Sequence[Poison], epoch: int, now_us: int) -> pa.Table | None:
+def result_policy(tables: Mapping[str, Table], sinks: Mapping[str, Output]) -> None:
+    """BadRecord naming sink and group where the source of a result that failed says `fail`."""
+    for sink, output in sinks.items():
+        for failure in output.failures:
+            if tables[failure.source].bad_records == "fail":
+                raise BadRecord(
+                    f"sink {sink}: the result of group {failure.key} fails: {failure.error}"
+                    " (bad_records: skip or dead_letter lets the job go on)"
+                )
+
+
+def dead_letters(rt: Runtime, judged: Judged, poison: Sequence[Poison], output: EpochOutput, epoch: int, now_us: int) -> pa.Table | None:
     """The epoch's dead letters in (source, shard, offset) order; None where the job has no dead letter sink."""
     if not rt.has_dead_letters:
         return None
@@ -145,6 +157,7 @@ def dead_letters(rt: Runtime, judged: Judged, poison: Sequence[Poison], epoch: i
         if rt.tables[name].bad_records == "dead_letter":
             found += [(name, refusal) for refusal in _poisoned(judged, name, [p for p in poison if p.source == name])]
     letters = [_letters(rt.job_name, name, refusal, epoch, now_us) for name, refusal in found]
+    letters += _failed_results(rt, output, epoch, now_us)
     return pa.concat_tables(letters) if letters else DEAD_LETTER_SCHEMA.empty_table()
 
 
@@ -166,6 +179,21 @@ def _poisoned(judged: Judged, source: str, poison: Sequence[Poison]) -> Iterator
             errors = pa.array([found.error or UNQUOTED for found in here], pa.string())
             yield Refusal(piece, index, pa.repeat(POISON, len(here)), errors, _payloads(piece, index), pa.nulls(len(here), TIMESTAMP))
         start = stop
+
+
+def _failed_results(rt: Runtime, output: EpochOutput, epoch: int, now_us: int) -> list[pa.Table]:
+    """A table for every sink that has such: the sink, what was grouped, and the reason."""
+    tables = []
+    for sink, out in output.sinks.items():
+        rows = [
+            {
+                "job": rt.job_name, "sink": sink, "source": f.source, "reason": RESULT, "error": f.error, "raw": f.key.encode(),
+                "epoch": epoch, "time": now_us,
+            }
+            for f in out.failures if rt.tables[f.source].bad_records == "dead_letter"
+        ]  # fmt: skip
+        tables += [pa.Table.from_pylist(rows, schema=DEAD_LETTER_SCHEMA)] if rows else []
+    return tables
 
 
 def _letters(job: str, source: str, refusal: Refusal, epoch: int, now_us: int) -> pa.Table:

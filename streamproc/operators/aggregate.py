@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.batch import TIMESTAMP
-from streamproc.errors import BadRecord, Bug
+from streamproc.errors import Bug
 from streamproc.operators.duck import Duck, empty_input, nested, quoted
-from streamproc.operators.operator import Epoch, Finished, Operator
+from streamproc.operators.operator import Epoch, Failure, Finished, Operator
+from streamproc.operators.results import surviving
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
 from streamproc.plan.plan import Aggregate, Query, StateColumn
 from streamproc.state.merge import merge
@@ -60,9 +61,9 @@ class AggregateOperator(Operator):
             groups, alive = split_final(runs, epoch.time.watermark_end_us if self._timed else None)
             if self._query.mode == "update":
                 groups = self._touched(epoch.duck, runs, fresh)
-        rows = self._result(epoch.duck, groups)
+        rows, failures = self._result(epoch.duck, groups, epoch.source)
         merged = merge(alive, lambda table: epoch.duck.query(self._combine_sql, input=table), epoch.merge_bytes_max)
-        return Finished(rows, merged, late, late_rows)
+        return Finished(rows, merged, late, late_rows, failures=failures)
 
     def state_rows(self, duck: Duck, state: Sequence[Run], watermark_us: int | None) -> int:
         """Groups that are not final at the watermark."""
@@ -156,11 +157,14 @@ class AggregateOperator(Operator):
         sql = f"SELECT input.* FROM input SEMI JOIN touched ON {match}"
         return [duck.query(sql, input=pa.concat_tables(older), touched=new.table), new.table]
 
-    def _result(self, duck: Duck, groups: Sequence[pa.Table]) -> pa.Table:
+    def _result(self, duck: Duck, groups: Sequence[pa.Table], source: str = "") -> tuple[pa.Table, Sequence[Failure]]:
+        """Results of the groups, without those that fail: an expression over the aggregates may."""
         if not groups:
-            return self._step.schema.empty_table()
+            return self._step.schema.empty_table(), ()
         results = duck.query(self._result_sql, input=pa.concat_tables(groups))
-        return post(duck, self._step.post, results, self._query.sink, self._step.keys).cast(self._step.schema)
+        names = [name for name in ("_ws", *self._step.keys) if name in results.column_names]
+        rows, failures = surviving(duck, self._step.post, results, source, names)
+        return rows.cast(self._step.schema), failures
 
     # -- SQL
 
@@ -247,26 +251,3 @@ def _normal(value: str, kind: pa.DataType) -> str:
             packed = ", ".join(f"{quoted(name)}: {sql}" for name, sql in normal.items())
             return f"CASE WHEN {value} IS NULL THEN NULL ELSE {{{packed}}} END"
     return value
-
-
-def post(duck: Duck, sql: str, results: pa.Table, sink: str, keys: Sequence[str]) -> pa.Table:
-    """`sql` over finalized groups. The one place where a group's result can fail: BadRecord names sink and key."""
-    try:
-        return duck.query(sql, input=results)
-    except BadRecord as error:
-        row = _first_failing(duck, sql, results)
-        named = results.select([name for name in ("_ws", *keys) if name in results.column_names])
-        raise BadRecord(f"sink {sink}: the result of group {named.slice(row, 1).to_pylist()[0]} fails: {error}") from error
-
-
-def _first_failing(duck: Duck, sql: str, results: pa.Table) -> int:
-    """Index of the first group whose result fails, by halving."""
-    low, high = 0, results.num_rows
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            duck.query(sql, input=results.slice(low, middle - low))
-            low = middle
-        except BadRecord:
-            high = middle
-    return low

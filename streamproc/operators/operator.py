@@ -36,15 +36,26 @@ class Poison:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """A result that failed, made of rows of `source`: `key` says which group it is, `error` is the engine's text."""
+
+    source: str
+    key: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """What one query yields in an epoch: rows in a fixed order; refused rows for `late` (None where there are none
-    or the query does not carry their origin) and how many source rows were refused, each once.
+    or the query does not carry their origin) and how many source rows were refused, each once; results that failed,
+    which `rows` is without.
     """
 
     rows: pa.Table
     change: Change
     late: pa.Table | None = None
     late_rows: int = 0
+    failures: Sequence[Failure] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,7 @@ class Epoch:
     """
 
     duck: Duck
+    source: str
     time: EpochTime
     slices: Sequence[pa.Table]
     limit: int | None
@@ -83,6 +95,7 @@ class Finished:
     late: pa.Table | None = None
     late_rows: int = 0
     limit: int | None = None
+    failures: Sequence[Failure] = ()
 
 
 class Operator(ABC):

@@ -11,8 +11,9 @@ from streamproc.errors import Bug
 from streamproc.operators.aggregate import AggregateOperator
 from streamproc.operators.duck import ALL_ROWS, Duck, empty_input, nested
 from streamproc.operators.limit import LimitOperator
-from streamproc.operators.operator import Epoch, EpochTime, Finished, Operator, Output
+from streamproc.operators.operator import Epoch, EpochTime, Failure, Finished, Operator, Output
 from streamproc.operators.order import OrderOperator
+from streamproc.operators.results import surviving
 from streamproc.plan.plan import Aggregate, Limit, Project, Query, Scan, Step
 from streamproc.sink import Change
 from streamproc.state.runs import Run
@@ -56,21 +57,25 @@ class Pipeline:
     ) -> tuple[Output, dict[str, Finished]]:  # fmt: skip
         """The query's output and each operator's, from what the lowest stage's statement gave for every slice."""
         finished: dict[str, Finished] = {}
+        failures: list[Failure] = []
         rows = pa.table({})
         for stage in self.stages:
             if stage is not self.stages[0]:
                 slices = cut(rows, slice_rows)
-                parts = [duck.query(stage.sql, input=part) for part in slices]
+                done = [surviving(duck, stage.sql, part, self.source, part.column_names) for part in slices]
+                parts = [part for part, _ in done]
+                failures += [failure for _, failed in done for failure in failed]
             if stage.operator is None:
                 rows = pa.concat_tables(parts).cast(stage.schema)
                 continue
             name = stage.operator.id
-            epoch = Epoch(duck, time, slices, limits.get(name), merge_bytes_max)
+            epoch = Epoch(duck, self.source, time, slices, limits.get(name), merge_bytes_max)
             finished[name] = stage.operator.finish(epoch, parts, state.get(name, ()))
             rows = finished[name].rows
+            failures += finished[name].failures
         late = [done.late for done in finished.values() if done.late is not None]
         count = sum(done.late_rows for done in finished.values())
-        output = Output(rows, CHANGES[self.query.mode], pa.concat_tables(late) if late else None, count)
+        output = Output(rows, CHANGES[self.query.mode], pa.concat_tables(late) if late else None, count, failures)
         return output, finished
 
 
