@@ -47,14 +47,14 @@ async def dies_everywhere(loaded: LoadedJob) -> None:
 def found(log: list[str]) -> tuple[int, bool]:
     """What a worker's log says it found in the checkpoint, and that it finished what was begun."""
     lines = [json.loads(line) for line in log if line.startswith("{")]
-    [read] = [line for line in lines if line["event"] == "the log was read"]
+    read = next(line for line in lines if line["event"] == "the log was read")
     finished = [line["epoch"] for line in lines if line["event"] == "finishing an epoch that was begun"]
-    assert finished == [read["epoch"] + 1] * read["begun"]
+    assert (read["epoch"] + 1 in finished) == read["begun"]
     return read["epoch"], read["begun"]
 
 
 def on_s3(folder: Path, broker: NoidaBroker, environment: dict[str, str]) -> LoadedJob:
-    lease = "leases: {type: object, lease_ttl: 500 milliseconds}"
+    lease = "leases: {type: object, lease_ttl: 1 second}"
     return on_kafka(folder, broker.bootstrap_servers, environment, bucket_url="s3://lake", rows_per_epoch=ROWS_PER_EPOCH, more=lease)
 
 
