@@ -59,7 +59,7 @@ async def run_job(
     while not stop.is_set():
         async with leased(job, store, world, owner, stop) as keeper:
             if keeper is None:
-                break
+                continue
             task = Task(
                 job, store, world, keeper, connectors=connectors,
                 trigger=trigger_of(job, available_now=available_now), boundary=boundary,
@@ -90,7 +90,7 @@ async def open_checkpoint(job: Job, world: World) -> Store:
 
 @asynccontextmanager
 async def leased(job: Job, store: Store, world: World, owner: str, stop: asyncio.Event) -> AsyncIterator[LeaseKeeper | None]:
-    """The job's lease while the block runs; None if `stop` was set before it could be had."""
+    """The job's lease while the block runs; None if `stop` was set before it could be had, or it expired at once."""
     options = job.leases
     table = open_leases(options.type if options else None, options.path if options else None, job.checkpoint, store)
     ttl_us = options.lease_ttl if options else LEASE_TTL_US
@@ -122,6 +122,8 @@ async def _run_task(task: Task, owner: str, drain: bool, stop: asyncio.Event, on
         await task.start()
         await task.run(drain=drain)
         on_status(Progress(task, owner).status())
+    except LeaseLost:
+        raise
     except (StreamprocError, InvalidJob) as error:
         log.error("the job stopped", job=task.job.name, kind=type(error).__name__, error=str(error))
         raise
