@@ -95,7 +95,7 @@ class LoadedJob:
     async def recovered(self, worker: Worker) -> None:
         """Wait for the first commit of a worker that was just started."""
         began_s = time.monotonic()
-        assert await worker.committed(RECOVERY_S), f"no commit within {RECOVERY_S} s:\n{worker.log.read_text()[-3000:]}"
+        assert await worker.committed(RECOVERY_S), f"no commit within {RECOVERY_S} s: {worker}\n{worker.log.read_text()[-3000:]}"
         self.recoveries_s.append(time.monotonic() - began_s)
 
     async def kill_workers(self, kills: int) -> None:
