@@ -62,8 +62,23 @@ class Task:
         self._begun_s: float | None = None
         self._feeds: Feeds | None = None
         self._housekeeping: asyncio.Task[None] | None = None
-        self.runtime: Runtime
-        self.standing: Standing
+        self._runtime: Runtime | None = None
+        self._standing: Standing | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        assert self._runtime is not None, "start() comes first"
+        return self._runtime
+
+    @property
+    def standing(self) -> Standing:
+        assert self._standing is not None, "start() comes first"
+        return self._standing
+
+    @property
+    def started(self) -> bool:
+        """Whether the log has been read: `standing` says what it said."""
+        return self._standing is not None
 
     def check_lease(self) -> None:
         if not self.lease.held:
@@ -75,7 +90,7 @@ class Task:
         text = JobText(file=self.job.file, text=self.job.text, overrides=self.job.overrides)
         await retried(self, "checkpoint", lambda: keep_text(self.store, self.job.hash, text))
         self._log = EpochLog(self.store, Line(root.checkpoint, root.generation, TASK), self._writer)
-        self.runtime = self._build(self.job)
+        self._runtime = self._build(self.job)
         self._collector = Collector(self._log)
         await self._undo(root)
         await self._recover()
@@ -98,7 +113,7 @@ class Task:
                 [Fault(self.job.file, 1, "this checkpoint was drained and is finished: begin a new one (another `checkpoint:`)")]
             )
         log.info("the log was read", epoch=latest.epoch, begun=latest.begun is not None)
-        self.standing = Standing(latest.epoch, latest.commit)
+        self._standing = Standing(latest.epoch, latest.commit)
         if latest.begun is not None:
             await self._finish(latest.begun)
         await self._adopt_edit()
@@ -131,7 +146,7 @@ class Task:
             intake = await retried(self, "source", lambda: reread(runtime.tables, begun.shards))
             standing = Standing(self.standing.epoch, self.standing.commit, state)
             log.info("finishing an epoch that was begun", epoch=standing.epoch + 1, writer=begun.writer)
-            self.standing = await finish_epoch(runtime, standing, begun, intake)
+            self._standing = await finish_epoch(runtime, standing, begun, intake)
         except Overtaken:
             await self._recover()
         finally:
@@ -153,7 +168,7 @@ class Task:
         if not self.standing.state:
             kept = {op: refs for op, refs in before.state.items() if op.partition("/")[0] in self.job.sinks}
             state = await retried(self, "checkpoint", lambda: self.runtime.load(kept))
-            self.standing = Standing(self.standing.epoch, before, state)
+            self._standing = Standing(self.standing.epoch, before, state)
 
     async def _undo(self, root: Root) -> None:
         """Finish a rollback: remove what sinks wrote after it, then note that it is done."""
@@ -189,7 +204,7 @@ class Task:
             self._begun_us = self.world.clock.now_us()
             self._begun_s = self.world.clock.monotonic_s()
             try:
-                self.standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take())
+                self._standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take())
             except Overtaken:
                 await self._recover()
                 return decision
@@ -208,7 +223,7 @@ class Task:
             if decision.action == "wait":
                 await self._wait(decision.wait_us)
         if drain and not self.stopping:
-            self.standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take(), drain=True)
+            self._standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take(), drain=True)
         if self.stopping:
             await self.keep_idle_time()
 
@@ -221,7 +236,7 @@ class Task:
             for shard, begun in found.items()
         )  # fmt: skip
         if counted:
-            self.standing = await run_epoch(self.runtime, self.standing, Intake(shards, {}))
+            self._standing = await run_epoch(self.runtime, self.standing, Intake(shards, {}))
 
     def stop(self) -> None:
         """Let the running epoch finish, begin no other."""
@@ -305,7 +320,8 @@ class Task:
         await self._close_feeds()
         if self._housekeeping is not None:
             await asyncio.gather(self._housekeeping, return_exceptions=True)
-        await self.runtime.close()
+        if self._runtime is not None:
+            await self._runtime.close()
 
     def __repr__(self) -> str:
-        return f"<Task {self.job.name} epoch {self.standing.epoch if hasattr(self, 'standing') else '-'}>"
+        return f"<Task {self.job.name} epoch {self.standing.epoch if self.started else '-'}>"

@@ -143,5 +143,5 @@ async def _tell_status(task: Task, owner: str, on_status: Callable[[Status], Non
     progress = Progress(task, owner)
     while True:
         await task.world.clock.sleep(STATUS_EVERY_S)
-        if hasattr(task, "standing"):
+        if task.started:
             on_status(progress.status())
