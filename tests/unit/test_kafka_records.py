@@ -166,6 +166,20 @@ def test_a_huge_answer_comes_in_pieces(monkeypatch):
     assert [offset for piece in pieces for offset in piece.rows["_offset"].to_pylist()] == list(range(3, 70))
 
 
+@pytest.mark.parametrize("length", [-(1 << 31), -12, -1, 0, 13, 48])
+def test_a_batch_that_says_it_is_too_short_is_an_error(length):
+    data = bytearray(batch(0, plain(b"abc")))
+    struct.pack_into(">i", data, 8, length)
+    with pytest.raises(ValueError, match="cut off"):
+        rows(bytes(data), stop=1)
+
+
+def test_memory_of_the_socket_is_read_as_bytes_are():
+    data = batch(0, [(b"k", b"v", [("h", b"1")])]) + batch(1, plain(b"w"), CODECS["zstd"])
+    for how in (ALL, VALUES):
+        assert rows(memoryview(bytearray(data)), how) == rows(data, how)
+
+
 @given(st.binary(max_size=300), st.integers(0, 299), st.integers(0, 255))
 def test_corrupt_bytes_never_crash_or_pass(value, at, byte):
     data = bytearray(batch(0, plain(value, b"x")))

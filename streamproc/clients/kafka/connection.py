@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from streamproc.clients.kafka.receiver import receive
 from streamproc.clients.kafka.security import KafkaSecurity, client_settings
 from streamproc.clock import Clock
 from streamproc.errors import Fault, InvalidJob, Unavailable
@@ -88,6 +89,15 @@ class KafkaConnection:
         except Unavailable:
             self.distrust()
             raise
+
+    async def fetch(self, node: int, request: Any, lane: str) -> Any:
+        """`send` for long responses, one at a time a lane: byte fields may be slices (memoryview) of the response."""
+        client = await self._connected()
+        with self._mapped(f"broker {node}"):
+            connection = await client._get_conn(node, group=lane)
+        if connection is not None:  # else `send` says why
+            receive(connection)
+        return await self.send(node, request, lane)
 
     async def offset(self, at: TopicPartition, time_ms: int, *, committed: bool = False) -> int | None:
         """The first offset at or after a time; EARLIEST_MS: where the log starts; LATEST_MS: where it ends (or the

@@ -82,7 +82,7 @@ class Feed:
         self.nbytes -= len(part.data)
         return part
 
-    def put(self, data: bytes, end: int, aborted: Sequence[tuple[int, int]]) -> None:
+    def put(self, data: bytes | memoryview, end: int, aborted: Sequence[tuple[int, int]]) -> None:
         """Take an answer to a fetch from `position`."""
         self.end = end
         self.answered = True
@@ -184,7 +184,7 @@ class Fetcher:
 
     async def _answered(self, lane: Lane, feeds: dict[TopicPartition, Feed]) -> None:
         node, at_end = lane
-        response = await self._connection.send(node, self._request(feeds, LONG_POLL_MS if at_end else 0), f"fetch{'-end' * at_end}")
+        response = await self._connection.fetch(node, self._request(feeds, LONG_POLL_MS if at_end else 0), f"fetch{'-end' * at_end}")
         self._connection.check(getattr(response, "error_code", 0), "fetch")
         for topic, parts in response.topics:
             for partition, code, high, *rest in parts:

@@ -7,7 +7,7 @@ Formats: kafka.apache.org/documentation, "Message Format" (magic 2) and "Old Mes
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -24,16 +24,30 @@ PIECE_BYTES = 8 << 20
 _HEADER = struct.Struct(">qiibIhi")  # base offset, length, leader epoch, magic, CRC, attributes, last offset delta
 _COUNT = struct.Struct(">i")
 _COUNT_AT = 57
+_BATCH_OVERHEAD = 61  # what a batch has before its records
+_CHECKED_AT = 21  # the checksum is of all from the attributes on
 _LOG_OVERHEAD = 12  # base offset and length
 _VALUE = attrgetter("value")
+
+_CRC32C: Callable[[pa.Buffer], int] | None
+try:
+    import google_crc32c
+
+    _CRC32C = google_crc32c.value if google_crc32c.implementation == "c" else None
+except ImportError:
+    _CRC32C = None
+"""The processor's own CRC, 0.01 µs a record; without it aiokafka's table takes 0.12."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchHeader:
-    """What a batch says of itself before it is decompressed. Old formats: `dense` is False, as they do not say."""
+    """What a batch, bytes `at` to `stop`, says of itself before it is decompressed. Old formats never say that they are dense."""
 
+    at: int
+    stop: int
     next: int
-    dense: bool
+    dense: bool = False
+    old: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,7 @@ class Fetched:
     `turn` is the read (counted by the reader) during which it was asked for.
     """
 
-    data: bytes
+    data: bytes | memoryview
     start: int
     next: int
     end: int
@@ -76,23 +90,23 @@ class Unpacking:
         return pa.RecordBatch.from_pylist([], self.schema)
 
 
-def headers(data: bytes) -> Iterator[BatchHeader]:
+def headers(data: bytes | memoryview) -> Iterator[BatchHeader]:
     """Headers of the whole batches in `data`; a batch that was cut off at the end is left out."""
     at = 0
     while at + _HEADER.size <= len(data):
         base, length, _, magic, _, _, last_delta = _HEADER.unpack_from(data, at)
-        stop = at + _LOG_OVERHEAD + length
+        stop = at + _LOG_OVERHEAD + max(length, 0)  # a negative length is corrupt: no endless loop
         if stop > len(data):
             return
         if magic < 2:
-            yield BatchHeader(base + 1, False)
+            yield BatchHeader(at, stop, base + 1, old=True)
         else:
             count = _COUNT.unpack_from(data, at + _COUNT_AT)[0]
-            yield BatchHeader(base + last_delta + 1, count == last_delta + 1)
+            yield BatchHeader(at, stop, base + last_delta + 1, count == last_delta + 1)
         at = stop
 
 
-def next_offset(data: bytes, start: int) -> int:
+def next_offset(data: bytes | memoryview, start: int) -> int:
     """The offset to fetch after `data`; `start` if it holds no whole batch."""
     return max((header.next for header in headers(data)), default=start)
 
@@ -102,13 +116,9 @@ def unpack(part: Fetched, how: Unpacking) -> Iterator[Unpacked]:
 
     ValueError, or aiokafka's KafkaError, if a batch is corrupt. Control batches give no rows.
     """
-    from aiokafka.record.memory_records import MemoryRecords
-
-    records, aborted, piece = MemoryRecords(part.data), AbortedProducers(part.aborted), _Piece(part.start, how)
-    for header in headers(part.data):
-        batch = records.next_batch()
-        if not batch.validate_crc():
-            raise ValueError(f"the batch that ends at offset {header.next - 1} has a wrong checksum")
+    data, aborted, piece = memoryview(part.data), AbortedProducers(part.aborted), _Piece(part.start, how)
+    for header in headers(data):
+        batch = _batch(data, header)
         hidden = how.committed and aborted.hides(batch)
         if not (hidden or batch.is_control_batch):
             piece.add(batch, header)
@@ -116,6 +126,20 @@ def unpack(part: Fetched, how: Unpacking) -> Iterator[Unpacked]:
             yield piece.take(header.next)
             piece = _Piece(part.start, how)
     yield piece.take(part.next)
+
+
+def _batch(data: memoryview, header: BatchHeader) -> Any:
+    """The parser of a batch, whose checksum is right."""
+    from aiokafka.record.default_records import DefaultRecordBatch
+    from aiokafka.record.memory_records import MemoryRecords
+
+    batch = data[header.at : header.stop]
+    if not header.old and len(batch) < _BATCH_OVERHEAD:  # aiokafka would read past it
+        raise ValueError(f"the batch that ends at offset {header.next - 1} is cut off")
+    parser = MemoryRecords(bytes(batch)).next_batch() if header.old else DefaultRecordBatch(batch)
+    if not (parser.validate_crc() if _CRC32C is None or header.old else _CRC32C(pa.py_buffer(batch[_CHECKED_AT:])) == parser.crc):
+        raise ValueError(f"the batch that ends at offset {header.next - 1} has a wrong checksum")
+    return parser
 
 
 class AbortedProducers:
