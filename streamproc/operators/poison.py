@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 
@@ -73,26 +74,25 @@ def run_slice(duck: Duck, part: Slice, statements: Statements) -> SliceResult:
     BadRecord: rows fail only together, or too many fail that no probe finds.
     """
     poison: list[Poison] = []
-    probed = False
+    searches = iter((partial(_probed, in_order=False), partial(_probed, in_order=True)))
     while True:
         try:
             return SliceResult(part, duck.query_all(statements.sql, input=part.table), sorted(poison, key=lambda found: found.row))
         except BadRecord as error:
             if statements.first_only:
                 return SliceResult(part, (), [_first(duck, part, statements, error)])
-            found = [] if probed else _probed(duck, part, statements)
-            probed = True
+            found = next((found for search in searches if (found := search(duck, part, statements))), None)
             found = found or _halved(duck, part, statements, error)
         poison += found
         part = part.without(found)
 
 
-def _probed(duck: Duck, part: Slice, statements: Statements) -> list[Poison]:
+def _probed(duck: Duck, part: Slice, statements: Statements, *, in_order: bool) -> list[Poison]:
     """Rows that the statements' probes mark, in about the time of the statements and 10 µs an error; none if a row that is
     run alone does not fail: then the probe is not to be trusted.
     """
     table = part.table.append_column(ROW, pa.array(range(part.table.num_rows), pa.int64()))
-    probes = [probe_sql(steps, tuple(part.table.column_names)) for steps in statements.rows]
+    probes = [probe_sql(steps, tuple(part.table.column_names), in_order=in_order) for steps in statements.rows]
     marked = sorted({row for probe in probes if probe for row in _marked(duck, probe, table)})
     found = [Poison(part.source, part.index[at], "") for at in marked]
     for i, at in enumerate(marked[:QUOTED_MAX]):

@@ -8,7 +8,7 @@ the statement itself, where DuckDB leaves it out. Texts of expressions are taken
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,11 +25,15 @@ _NAMES = (TokenType.VAR, TokenType.IDENTIFIER)
 
 
 @lru_cache(maxsize=256)
-def probe_sql(steps: tuple[str, ...], columns: tuple[str, ...]) -> str | None:
+def probe_sql(steps: tuple[str, ...], columns: tuple[str, ...], *, in_order: bool = False) -> str | None:
     """The probe of `steps`, each a `SELECT … FROM input` over the one before. It reads `input` with its `columns` and a
     BIGINT `#row`, and yields `#row` and `#failed` (several of an exploded row). None: the SQL is of another form.
+
+    DuckDB asks the conditions of one WHERE in an order of its own, and those of an outer SELECT sometimes before what an
+    inner one computes. So a row that any of them refuses does not count as failed; with `in_order` it does if it failed in
+    an inner SELECT. What DuckDB does lies between the two.
     """
-    rows = _Rows('(SELECT *, false AS "#failed" FROM input)', dict.fromkeys(columns))
+    rows = _Rows('(SELECT *, false AS "#failed" FROM input)', dict.fromkeys(columns), in_order)
     try:
         for step in steps:
             rows = _union(_Text.of(_without_error(step)), rows)
@@ -92,6 +96,7 @@ class _Rows:
 
     sql: str
     columns: Mapping[str, str | None]
+    in_order: bool
 
     def find(self, name: str) -> str | None:
         return next((column for column in self.columns if column.lower() == name.lower()), None)
@@ -131,7 +136,7 @@ def _union(text: _Text, inner: _Rows) -> _Rows:
         pairs = zip(names, branch.columns.items(), strict=True)
         columns = [f"{quote(old)} AS {quote(n)}, {quote(mark) if mark else 'false'} AS {_mark(n)}" for n, (old, mark) in pairs]
         selects.append(f'SELECT "#row", "#failed", {", ".join(columns)} FROM {branch.sql}')
-    return _Rows(f"({' UNION ALL '.join(selects)})", {name: f"!{name}" for name in names})
+    return _Rows(f"({' UNION ALL '.join(selects)})", {name: f"!{name}" for name in names}, inner.in_order)
 
 
 def _select(text: _Text, inner: _Rows) -> _Rows:
@@ -143,13 +148,29 @@ def _select(text: _Text, inner: _Rows) -> _Rows:
     items = [item for part in text.part(1, start[0]).split(TokenType.COMMA) for item in _items(part, rows)]
     failed, passed, where = ['"#failed"'], rows.sql, ""
     if condition:
-        failed += ['"#pass" IS NULL', *rows.marks_read(condition[0])]
-        passed = f'(SELECT *, TRY(CASE WHEN {condition[0]} THEN 1 ELSE 0 END) AS "#pass" FROM {rows.sql})'
-        where = f' WHERE "#pass" = 1 OR {_any(failed)}'
+        parts = list(_conjuncts(condition[0]))
+        tests = "".join(f', TRY(CASE WHEN {part} THEN 1 ELSE 0 END) AS "#pass{i}"' for i, part in enumerate(parts))
+        passed = f"(SELECT *{tests} FROM {rows.sql})"
+        doubts = [[f'"#pass{i}" IS NULL', *rows.marks_read(part)] for i, part in enumerate(parts)]
+        before = [*failed, *rows.marks(rows.columns)] if rows.in_order else []
+        where = " WHERE " + " AND ".join(_any([f'"#pass{i}" = 1', *some, *before]) for i, some in enumerate(doubts))
+        failed = [*failed, *(doubt for some in doubts for doubt in some)]
     tried = "".join(f", {sql}" for item in items for sql in item.tried)
     kept = f'(SELECT "#row", {_any(failed)} AS "#failed"{tried} FROM {passed}{where})'
     made = "".join(item.made for item in items)
-    return _Rows(f'(SELECT "#row", "#failed"{made} FROM {kept})', {item.name: f"!{item.name}" if item.mark else None for item in items})
+    columns = {item.name: f"!{item.name}" if item.mark else None for item in items}
+    return _Rows(f'(SELECT "#row", "#failed"{made} FROM {kept})', columns, inner.in_order)
+
+
+def _conjuncts(text: _Text) -> Iterator[_Text]:
+    """What DuckDB may ask in another order."""
+    inside = text.inside()
+    kinds = {(inside or text).tokens[i].token_type for i in (inside or text).top}
+    if kinds & {TokenType.OR, TokenType.CASE, TokenType.BETWEEN} or TokenType.AND not in kinds:
+        yield text
+        return
+    for part in (inside or text).split(TokenType.AND):
+        yield from _conjuncts(part)
 
 
 def _source(text: _Text, inner: _Rows) -> _Rows:
