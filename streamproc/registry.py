@@ -24,6 +24,8 @@ SINKS: dict[str, str] = {
     "files": "sinks.files:Files",
     "console": "sinks.console:Console",
 }
+DAY_US = 86_400_000_000
+
 WINDOWS: dict[str, tuple[str, str]] = {
     "window": ("windows.tumbling:Tumbling", "windows.sliding:Sliding"),
 }
@@ -61,6 +63,13 @@ def window(name: str, durations_us: list[int]) -> Window:
     if size == slide:
         return _load(single)(size, offset)  # type: ignore[no-any-return]  # the connectors' convention
     return _load(many)(size, slide, offset)  # type: ignore[no-any-return]
+
+
+def in_zone(window: Window, time_zone: str) -> Window:
+    """Windows that begin by the day do so at midnight of the job's time zone; the others are the same in every zone."""
+    if time_zone == "UTC" or window.step_us % DAY_US:
+        return window
+    return _load("windows.zoned:Zoned")(window, time_zone)  # type: ignore[no-any-return]
 
 
 def _load(dotted: str) -> Any:

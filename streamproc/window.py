@@ -18,7 +18,7 @@ class Window(ABC):
     - every assigned window contains its time: start ≤ t < end.
     - assignment depends on the time alone, before 1970 as after.
     - `assign` is a DuckDB expression over the BIGINT expression `time`, of type BIGINT[]: the starts, ascending.
-    - the end of the window that starts at s is s + `length_us`.
+    - the end of the window that starts at s is `end(s)`, which is s + `length_us` but where the clock of a time zone changes.
     - `pane` of a time has the same windows as the time.
     - a window is closed at watermark w when its end ≤ w, and closed stays closed.
     """
@@ -26,6 +26,11 @@ class Window(ABC):
     @property
     @abstractmethod
     def length_us(self) -> int: ...
+
+    @property
+    def step_us(self) -> int:
+        """From the start of a window to that of the next."""
+        return self.length_us
 
     @property
     @abstractmethod
@@ -38,6 +43,14 @@ class Window(ABC):
     @abstractmethod
     def assign_one(self, time: str) -> str:
         """DuckDB BIGINT expression of the (last) window's start."""
+
+    def end(self, start: str) -> str:
+        """DuckDB BIGINT expression of the end of the window that starts at `start`."""
+        return f"({start}) + {self.length_us}"
+
+    def start(self, end: str) -> str:
+        """DuckDB BIGINT expression of the start of the window that ends at `end`."""
+        return f"({end}) - {self.length_us}"
 
     def pane(self, time: str) -> str | None:
         """DuckDB BIGINT expression of a time that stands for all times with the same windows, in the last of them; None if

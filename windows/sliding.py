@@ -28,6 +28,10 @@ class Sliding(Window):
         return self.size_us
 
     @property
+    def step_us(self) -> int:
+        return self.slide_us
+
+    @property
     def single(self) -> bool:
         return self.size_us == self.slide_us
 

@@ -122,7 +122,7 @@ class AggregateOperator(Operator):
     def _window_text(self, duck: Duck, end: pa.ChunkedArray) -> pa.ChunkedArray:
         if self._step.window is None:
             return pa.nulls(len(end), pa.string())
-        start = f"make_timestamptz(_we - {self._step.window.length_us})"
+        start = f"make_timestamptz({self._step.window.start('_we')})"
         sql = f"SELECT concat('[', {start}, ', ', make_timestamptz(_we), ')') AS w FROM input"
         return duck.query(sql, input=pa.table({"_we": end})).column("w")
 
@@ -215,13 +215,13 @@ class AggregateOperator(Operator):
     def _end(self) -> str:
         """Final time of a group."""
         if self._step.window is not None:
-            return f"_ws + {self._step.window.length_us}"
+            return self._step.window.end("_ws")
         return self._key_time()
 
     def _last_end(self) -> str:
         """Final time of the last group of a prepared row."""
         if self._step.window is not None:
-            return f"{self._step.window.assign_one('_t')} + {self._step.window.length_us}"
+            return self._step.window.end(self._step.window.assign_one("_t"))
         return self._key_time()
 
     def _key_time(self) -> str:

@@ -13,13 +13,14 @@ from typing import TypeVar
 import pyarrow as pa
 from sqlglot import exp
 
+from streamproc import registry
 from streamproc.batch import EXTRA_COLUMNS
 from streamproc.plan import modes
 from streamproc.plan.checked import Checker
 from streamproc.plan.dialect import parse_query
 from streamproc.plan.faults import CircleError, DependsOnFaultyViewError, LocatedError, PlanFaults, RefusedError, SqlFault, nearest
 from streamproc.plan.grouping import group_rows
-from streamproc.plan.plan import OutputMode, Plan, Query, Scan, Step, Watermark
+from streamproc.plan.plan import Aggregate, OutputMode, Plan, Query, Scan, Step, Watermark
 from streamproc.plan.relation import Column, Relation, hidden_name
 from streamproc.plan.select import Draft, Rule, explode_laterals, filter_rows, order_and_limit, project_rows, read_from, refuse_clauses
 from streamproc.plan.types import text_literal
@@ -60,7 +61,7 @@ def plan_job(tables: Mapping[str, TableInfo], views: Mapping[str, str], sinks: M
             queries[name] = query
     job.stop_if_faulty()
     scans = {name: Scan(name, job.scan_schema(name)) for name in tables}
-    queries = {name: replace(q, root=with_scans(q.root, scans)) for name, q in queries.items()}
+    queries = {name: replace(q, root=with_scans(q.root, scans, time_zone)) for name, q in queries.items()}
     watermarks = {name: t.watermark for name, t in tables.items() if t.watermark}
     checker = Checker(time_zone)
     for name, query in queries.items():
@@ -70,11 +71,14 @@ def plan_job(tables: Mapping[str, TableInfo], views: Mapping[str, str], sinks: M
     return Plan(scans, queries, watermarks, time_zone, modes.notes(queries))
 
 
-def with_scans(step: Step, scans: Mapping[str, Scan]) -> Step:
-    """The tree with every scan replaced by the final one of its source."""
+def with_scans(step: Step, scans: Mapping[str, Scan], time_zone: str) -> Step:
+    """The tree with every scan replaced by the final one of its source, and windows placed in the time zone."""
     if isinstance(step, Scan):
         return scans[step.source]
-    return replace(step, input=with_scans(step.input, scans))
+    below = with_scans(step.input, scans, time_zone)
+    if isinstance(step, Aggregate) and step.window is not None:
+        return replace(step, input=below, window=registry.in_zone(step.window, time_zone))
+    return replace(step, input=below)
 
 
 @dataclass

@@ -10,12 +10,25 @@ from hypothesis import strategies as st
 from streamproc.testing.window_suite import WindowConformance
 from windows.sliding import Sliding
 from windows.tumbling import Tumbling
+from windows.zoned import Zoned
 
 MINUTE = 60_000_000
 
 
 class TestTumbling(WindowConformance):
     windows = (Tumbling(MINUTE), Tumbling(MINUTE, 7_000_000), Tumbling(MINUTE, -7_000_000), Tumbling(1), Tumbling(86_400_000_000))
+
+
+def test_days_of_a_time_zone_begin_at_its_midnight():
+    berlin = Zoned(Tumbling(86_400_000_000), "Europe/Berlin")
+    assert starts(berlin, "2026-03-28T22:59:59", "2026-03-28T23:00:00", "2026-03-29T21:59:59", "2026-03-29T22:00:00") == [
+        "2026-03-27 23:00:00", "2026-03-28 23:00:00", "2026-03-28 23:00:00", "2026-03-29 22:00:00",
+    ]  # fmt: skip
+    assert starts(berlin, "1969-12-31T23:30:00", "1969-12-31T22:30:00") == ["1969-12-31 23:00:00", "1969-12-30 23:00:00"]
+
+
+class TestZoned(WindowConformance):
+    windows = (Zoned(Tumbling(86_400_000_000), "Asia/Kolkata"), Zoned(Sliding(2 * 86_400_000_000, 86_400_000_000), "Asia/Kolkata"))
 
 
 class TestSliding(WindowConformance):
