@@ -46,6 +46,8 @@ async def run(sql, data, cuts, slice_rows=64, mode="complete", zone="UTC"):
             output = await executor.run({"t": table}, EpochTime(at + 1, None, None), state, limits={})
             state = output.state
             assert not output.poison
+            if failures := output.sinks["out"].failures:
+                raise BadRecord(failures[0].error)
         return output.sinks["out"].rows
     finally:
         await executor.close()
