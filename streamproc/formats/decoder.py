@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from streamproc.batch import BAD_SCHEMA, Decoded
 from streamproc.formats.scalar import Misfit, quoted
+from streamproc.formats.slot import TableSlot
 
 SMALL_ROWS = 300
 """Up to here judging each record (8 µs) costs less than starting a statement (3 ms)."""
@@ -159,13 +160,11 @@ class _Instance:
         # it takes longer than a small batch and improves nothing: the statements are written as they should run
         self._connection.execute("PRAGMA disable_optimizer")
         self._prepared: dict[str, str] = {}
+        self._batch = TableSlot(self._connection, "batch", pa.schema([("v", pa.string())]))
 
     def run(self, statement: str, text: pa.Array) -> pa.Table:
-        self._connection.register("batch", pa.table({"v": text}))
-        try:
+        with self._batch.holding(pa.table({"v": text})):
             return self._connection.sql(f"EXECUTE {self._name(statement)}").to_arrow_table()
-        finally:
-            self._connection.unregister("batch")
 
     def _name(self, statement: str) -> str:
         if statement not in self._prepared:

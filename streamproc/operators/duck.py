@@ -6,12 +6,14 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from streamproc.errors import BadRecord, Bug
+from streamproc.formats.slot import TableSlot
 
 T = TypeVar("T")
 ALL_ROWS = "SELECT * FROM input"
@@ -37,7 +39,8 @@ class Duck:
         self._connection.execute("SET lock_configuration = true")
         self._now_us: int | None = None
         self.at(0)  # so that statements bind with the variable's type
-        # a relation runs anew at each call, over what is registered then: half the cost of beginning from the text
+        self._slots: dict[str, TableSlot] = {}
+        # a relation is bound and run anew at each call, over what the slots hold then: half the cost of beginning from the text
         self._relations: dict[str, duckdb.DuckDBPyRelation] = {}
 
     def at(self, now_us: int) -> None:
@@ -55,21 +58,24 @@ class Duck:
 
     def query_all(self, statements: Sequence[str], **tables: pa.Table) -> list[pa.Table]:
         """Like `query`, for several statements over the same tables."""
-        for name, table in tables.items():
-            self._connection.register(name, table)
-        try:
-            return [self._relation(sql).to_arrow_table() for sql in statements]
-        except _DATA_ERRORS as error:
-            raise BadRecord(_text(error)) from error
-        except duckdb.Error as error:
-            raise Bug(f"DuckDB refused a statement of the plan: {_text(error)}") from error
-        finally:
-            for name in tables:
-                self._connection.unregister(name)
+        with ExitStack() as slots:
+            for name, table in tables.items():
+                slots.enter_context(self._slot(name, table.schema).holding(table))
+            try:
+                return [self._relation(sql).to_arrow_table() for sql in statements]
+            except _DATA_ERRORS as error:
+                raise BadRecord(_text(error)) from error
+            except duckdb.Error as error:
+                raise Bug(f"DuckDB refused a statement of the plan: {_text(error)}") from error
 
     def close(self) -> None:
         self._relations.clear()
         self._connection.close()
+
+    def _slot(self, name: str, schema: pa.Schema) -> TableSlot:
+        if name not in self._slots:
+            self._slots[name] = TableSlot(self._connection, name, schema)
+        return self._slots[name]
 
     def _relation(self, sql: str) -> duckdb.DuckDBPyRelation:
         if sql not in self._relations:
