@@ -15,8 +15,15 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "soak"))
 
 
 @pytest.fixture(scope="session")
-def kinesis_and_s3() -> Iterator[dict[str, str]]:
-    """The environment of clients of a ministack, with a bucket `lake`."""
+def kinesis() -> Iterator[dict[str, str]]:
+    """The environment of clients of a ministack."""
+    with Ministack() as server:
+        yield server.environment()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """The same of another, with a bucket `lake`: one that is busy with a large page of records renews no lease in time."""
     from servers import make_bucket
 
     with Ministack() as server:

@@ -54,7 +54,7 @@ def found(log: list[str]) -> tuple[int, bool]:
 
 
 def on_s3(folder: Path, broker: NoidaBroker, environment: dict[str, str]) -> LoadedJob:
-    lease = "leases: {type: object, lease_ttl: 1 second}"
+    lease = "leases: {type: object, lease_ttl: 2 seconds}"
     return on_kafka(folder, broker.bootstrap_servers, environment, bucket_url="s3://lake", rows_per_epoch=ROWS_PER_EPOCH, more=lease)
 
 

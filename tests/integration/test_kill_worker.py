@@ -8,7 +8,7 @@ from loaded_job import LoadedJob, on_kafka, on_kinesis
 from streamproc.testing.noida import NoidaBroker
 
 KILLS = 3
-SHORT_LEASE = "leases: {type: object, lease_ttl: 1 second}"
+SHORT_LEASE = "leases: {type: object, lease_ttl: 2 seconds}"
 """How long the next worker waits where nobody can see that the owner is dead."""
 
 
@@ -25,12 +25,12 @@ async def test_kafka_to_files(tmp_path: Path, noida_broker: NoidaBroker) -> None
     await nothing_is_lost_twice_or_wrong(on_kafka(tmp_path, noida_broker.bootstrap_servers))
 
 
-async def test_kinesis_to_files(tmp_path: Path, kinesis_and_s3: dict[str, str]) -> None:
-    await nothing_is_lost_twice_or_wrong(on_kinesis(tmp_path, kinesis_and_s3))
+async def test_kinesis_to_files(tmp_path: Path, kinesis: dict[str, str]) -> None:
+    await nothing_is_lost_twice_or_wrong(on_kinesis(tmp_path, kinesis))
 
 
-async def test_kinesis_to_s3_with_the_checkpoint_there_too(tmp_path: Path, kinesis_and_s3: dict[str, str]) -> None:
-    await nothing_is_lost_twice_or_wrong(on_kinesis(tmp_path, kinesis_and_s3, bucket_url="s3://lake", more=SHORT_LEASE))
+async def test_kinesis_to_s3_with_the_checkpoint_there_too(tmp_path: Path, kinesis: dict[str, str], s3: dict[str, str]) -> None:
+    await nothing_is_lost_twice_or_wrong(on_kinesis(tmp_path, kinesis, s3, bucket_url="s3://lake", more=SHORT_LEASE))
 
 
 @pytest.mark.s3

@@ -24,7 +24,7 @@ from streamproc.world import World
 
 WINDOW_S = 2
 RECOVERY_S = 90.0
-HISTORY_US = 20_000_000
+HISTORY_US = 10_000_000
 
 
 class Broker(Protocol):
