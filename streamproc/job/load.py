@@ -199,7 +199,8 @@ class _JobReader:
             self._time_column((*path, "timestamps", column), column, schema)
             self._time_format((*path, "timestamps", column), options.timestamps[column])
         if options.watermark is not None:
-            self._time_column((*path, "watermark", "column"), options.watermark.column, schema)
+            times = pa.schema([*schema, *(field for field in EXTRA_COLUMNS if field.name == "_timestamp")])
+            self._time_column((*path, "watermark", "column"), options.watermark.column, times)
         promised = options.partitioned_by
         if promised is not None and promised not in schema.names:
             self._faults.add((*path, "partitioned_by"), f"column {promised!r} is not in the schema{nearest(promised, schema.names)}")
