@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,8 @@ BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
 )
 STEPS = (
     "tests: [{name: x, steps: [hello, 5, null, {}, {add: 5}, {add: {t: 5}}, {add: {nope: []}}, {tick: hello}, {tick: -5 seconds},"
-    " {crash: nope}, {late: {o: x}}, {watermark: {t: x}}, {add: {}, tick: 1 second}, {reshard: {t: {split: a, into: [b]}}}, {fails: x}, {dead: 1}]}]\n"
+    " {crash: nope}, {late: {o: x}}, {watermark: {t: x}}, {add: {}, tick: 1 second},"
+    " {reshard: {t: {split: a, into: [b]}}}, {fails: x}, {dead: 1}]}]\n"
 )
 HOSTILE = {
     "empty": b"",
@@ -94,7 +96,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_job_file_is_refused_at_a_line(tmp_path, content: bytes) -> None:
+def test_a_hostile_job_file_is_refused_at_a_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(content)
     with pytest.raises(InvalidJob) as refused:
