@@ -94,7 +94,7 @@ class Lake:
                 " FROM (SELECT kind, decode(payload)::JSON AS j FROM events WHERE kind <> 'bad')"
             )
             database.execute("CREATE TABLE late AS SELECT page, amount, ts FROM sent WHERE kind = 'late' LIMIT 3")
-            windows = database.execute(
+            windows = database.sql(
                 'SELECT time_bucket(INTERVAL 5 seconds, ts) AS "window", page, count(*) AS views, sum(amount) AS revenue'
                 " FROM (SELECT page, amount, ts FROM sent EXCEPT ALL FROM late) GROUP BY ALL ORDER BY ALL"
             ).to_arrow_table()
