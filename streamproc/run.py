@@ -14,6 +14,7 @@ import structlog
 from streamproc import logs
 from streamproc.clock import Clock
 from streamproc.job import Job
+from streamproc.memory import tune_allocator
 from streamproc.metrics import Metrics
 from streamproc.status import Status
 from streamproc.world import World
@@ -29,6 +30,7 @@ async def run_in_foreground(job: Job, *, available_now: bool, drain: bool) -> in
     """Run the job to its end; the exit code. On a terminal with the live picture, else with JSON logs."""
     from streamproc.engine.worker import run_job
 
+    tune_allocator()
     world = World()
     watch = Watch(world.clock)
     with _display(job, watch, world.clock, terminal=sys.stderr.isatty()):

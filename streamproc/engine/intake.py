@@ -16,7 +16,7 @@ from streamproc.offset import EARLIEST
 from streamproc.source import Shard
 from streamproc.world import World
 
-BUDGET_NBYTES = 48 * 1024 * 1024
+BUDGET_NBYTES = 16 * 1024 * 1024
 DECODE_THREADS = 2
 ShardEnds = Mapping[str, Mapping[str, ShardEnd]]
 
