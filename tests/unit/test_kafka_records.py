@@ -7,6 +7,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.record._crc32c import crc as crc32c
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,13 +133,6 @@ def test_an_aborted_transaction_that_begins_later_hides_nothing_before():
     assert pairs(data, aborted=[(1, 2)]) == [(0, b"0"), (1, b"1")]
 
 
-def test_a_wrong_checksum_is_an_error():
-    data = bytearray(batch(0, plain(b"abc")))
-    data[-3] ^= 1
-    with pytest.raises(ValueError, match="checksum"):
-        rows(bytes(data))
-
-
 @pytest.mark.parametrize("magic", [0, 1])
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4"])
 def test_old_formats(magic, codec):
@@ -180,6 +174,39 @@ def test_memory_of_the_socket_is_read_as_bytes_are():
     data = batch(0, [(b"k", b"v", [("h", b"1")])]) + batch(1, plain(b"w"), CODECS["zstd"])
     for how in (ALL, VALUES):
         assert rows(memoryview(bytearray(data)), how) == rows(data, how)
+
+
+HEADER = st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=5))
+ROW = st.tuples(st.none() | st.binary(max_size=200), st.none() | st.binary(max_size=20_000), st.lists(HEADER, max_size=2))
+BATCH = st.lists(st.tuples(ROW, st.integers(1, 300)), min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(BATCH, st.sampled_from(sorted(CODECS.values()))), max_size=4), st.integers(0, 20))
+def test_rows_are_what_aiokafkas_records_are(batches, start):
+    data, base = b"", 0
+    for steps, codec in batches:
+        deltas = [sum(step for _, step in steps[: i + 1]) - steps[0][1] for i in range(len(steps))]
+        data += batch(base, [row for row, _ in steps], codec, deltas=deltas)
+        base += deltas[-1] + 1
+    expected, parser = [], MemoryRecords(data)
+    while (parsed := parser.next_batch()) is not None:
+        expected += [(r.offset, r.value, r.timestamp, r.key, r.headers) for r in parsed if r.offset >= start]
+    got = [
+        (r["_offset"], r["_value"], round(r["_timestamp"].timestamp() * 1000), r["_key"], [(h["key"], h["value"]) for h in r["_headers"]])
+        for r in rows(data, Unpacking(ALL.columns, tombstones=True), start)
+    ]
+    assert got == expected
+    assert pairs(data, how=Unpacking(frozenset(), tombstones=True), start=start) == [row[:2] for row in expected]
+
+
+@pytest.mark.parametrize("crc", [records._CRC32C, None])
+def test_a_checksum_is_right_or_wrong_by_the_processor_or_by_aiokafka(crc, monkeypatch):
+    monkeypatch.setattr(records, "_CRC32C", crc)
+    data = bytearray(batch(0, plain(b"abc")))
+    assert pairs(bytes(data)) == [(0, b"abc")]
+    data[-3] ^= 1
+    with pytest.raises(ValueError, match="checksum"):
+        rows(bytes(data))
 
 
 @given(st.binary(max_size=300), st.integers(0, 299), st.integers(0, 255))
