@@ -5,10 +5,12 @@ import json
 import time
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from sources.kafka import Kafka, KafkaOptions
 from streamproc.clients.kafka.security import KafkaSecurity
 from streamproc.errors import InvalidJob, Unavailable
+from streamproc.source import Shard
 from streamproc.world import World
 
 pytestmark = pytest.mark.kafka
@@ -69,6 +71,22 @@ CLIENT = {"cert_file": "FILES/client.pem", "key_file": "FILES/client.key"}
 )
 async def test_the_right_credentials_are_let_in(topics, listener, security):
     assert await topics(listener, **security) == []
+
+
+async def test_rows_of_many_bytes_come_over_tls(apache_kafka):
+    values = [b"%d" % number * 10_000 for number in range(300)]
+    async with AIOKafkaProducer(bootstrap_servers=apache_kafka.bootstrap_servers) as producer:
+        for value in values:
+            await producer.send("over-tls", value, partition=0)
+    security = KafkaSecurity(ca_file=str(apache_kafka.directory / "ca.pem"))
+    source = Kafka(
+        KafkaOptions(type="kafka", topic="over-tls", bootstrap_servers=apache_kafka.address("ssl"), security=security), World(), "s"
+    )
+    reader, read = await source.open(Shard("0"), "-1"), []
+    while len(read) < len(values):
+        read += (await reader.read()).rows["_value"].to_pylist()
+    await source.close()
+    assert read == values
 
 
 @pytest.mark.parametrize(
