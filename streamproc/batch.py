@@ -34,14 +34,10 @@ WIRE_SCHEMA = pa.schema(
         ("_headers", HEADERS),
     ]
 )
-EXTRA_COLUMNS = pa.schema(
-    [f for f in WIRE_SCHEMA if f.name != "_value"] + [pa.field("_shard", pa.string())]
-)
+EXTRA_COLUMNS = pa.schema([f for f in WIRE_SCHEMA if f.name != "_value"] + [pa.field("_shard", pa.string())])
 """Columns that every table has beside its schema; read only if a query names them. `_offset` is a STRING in SQL."""
 
-BAD_SCHEMA = pa.schema(
-    [("index", pa.int64()), ("reason", pa.string()), ("error", pa.string()), ("raw", pa.binary())]
-)
+BAD_SCHEMA = pa.schema([("index", pa.int64()), ("reason", pa.string()), ("error", pa.string()), ("raw", pa.binary())])
 """Bad records of one decode: `index` of the row in the input (ascending), a short stable `reason`, the detail, the bytes."""
 
 
@@ -50,7 +46,8 @@ class Chunk:
     """The answer of one read. Rows are in shard order and lie after `after`, up to `end` (which may lie
     beyond the last row: control records, compacted gaps). `at_end`: the server said there is nothing after
     `end` now. `ended`: the shard is closed and wholly read; no read follows. `lag` is what is left to read,
-    in the source's own unit (`Source.lag_unit`), None if unknown."""
+    in the source's own unit (`Source.lag_unit`), None if unknown.
+    """
 
     shard: str
     rows: pa.RecordBatch
@@ -71,7 +68,8 @@ class Chunk:
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """What a decoder made of payloads: `rows` are the good ones in input order; `index[i]` is the input row
-    of `rows[i]` (None: every row was good); `bad` has BAD_SCHEMA."""
+    of `rows[i]` (None: every row was good); `bad` has BAD_SCHEMA.
+    """
 
     rows: pa.Table
     bad: pa.Table

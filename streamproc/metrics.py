@@ -26,7 +26,9 @@ class Metric:
 METRICS: tuple[Metric, ...] = (
     Metric("streamproc_rows_read_total", "counter", ("source",), "Records read from the source."),
     Metric("streamproc_bytes_read_total", "counter", ("source",), "Payload bytes read from the source."),
-    Metric("streamproc_lost_rows_total", "counter", ("source",), "Records the server removed before they were read (on_data_loss: earliest)."),
+    Metric(
+        "streamproc_lost_rows_total", "counter", ("source",), "Records that were removed before they were read (on_data_loss: earliest)."
+    ),
     Metric("streamproc_rows_written_total", "counter", ("sink",), "Rows written to the sink."),
     Metric("streamproc_lag_records", "gauge", ("source", "shard"), "Records left to read in the shard."),
     Metric("streamproc_lag_seconds", "gauge", ("source", "shard"), "Age of the next record (Kinesis MillisBehindLatest)."),

@@ -32,7 +32,8 @@ class Status:
     """One picture of a job, taken at `now_us` (µs since 1970 UTC) by the worker that runs it.
 
     Totals count since this worker started; rates are over its last seconds. `steps` are the last epoch's seconds by
-    step, in the order of the steps; `epoch_running_s` is how long the running one takes so far (0: none runs). `source_faults` maps a source that does not answer to the reason.
+    step, in the order of the steps; `epoch_running_s` is how long the running one takes so far (0: none runs).
+    `source_faults` maps a source that does not answer to the reason.
     """
 
     job: str

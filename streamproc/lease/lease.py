@@ -10,7 +10,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Lease:
     """One row of a lease table. `counter` rises with every change; only its standing still says that an owner
-    is gone, judged by the observer's own monotonic clock: no clocks are compared. `owner` None = free."""
+    is gone, judged by the observer's own monotonic clock: no clocks are compared. `owner` None = free.
+    """
 
     key: str
     owner: str | None

@@ -78,7 +78,9 @@ async def test_partitions_are_read_by_duckdb(tmp_path: Path) -> None:
         f"day={hive.NULL}/page={hive.NULL}/part-c0ffee-0-out-task~2D0-0000000001-00002.parquet",
     ]
     assert pq.ParquetFile(tmp_path / names(tmp_path)[0]).schema_arrow.names == ["k"]
-    seen = duckdb.connect().sql(f"SELECT k, day::VARCHAR, page FROM read_parquet('{tmp_path}/**/*.parquet', hive_partitioning = true) ORDER BY k")
+    seen = duckdb.connect().sql(
+        f"SELECT k, day::VARCHAR, page FROM read_parquet('{tmp_path}/**/*.parquet', hive_partitioning = true) ORDER BY k"
+    )
     assert seen.fetchall() == [(0, "2026-01-02", "/a b"), (1, "2026-01-01", "x=ü"), (2, None, None), (3, "2026-01-02", "/a b")]
 
 
