@@ -115,6 +115,8 @@ def _count_if(call: AggregateCall) -> Sql:
 def _summable(call: AggregateCall) -> Sql:
     call.expect(1)
     value = call[0]
+    if value.type == pa.int8():  # no state of DuckDB sums TINYINT
+        return convert(value, pa.int32())
     if is_integral(value.type) or is_decimal(value.type):
         return value
     if not is_numeric(value.type) and value.type != STRING:

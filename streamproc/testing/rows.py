@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -139,7 +140,13 @@ def shown(row: Row) -> str:
     return "{" + ", ".join(f"{name}: {_shown(value)}" for name, value in row.items()) + "}"
 
 
+_PLAIN = re.compile(r"(?!(null|true|false)$)[^\W\d][^\"',:#\[\]{}\s]*( [^\"',:#\[\]{}\s]+)*")
+"""Text that YAML reads as text when it stands without quotes."""
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return shown(value)
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
     return "null" if value is None else str(_text(value)) if isinstance(value, datetime | date | bytes | bool) else str(value)
