@@ -8,7 +8,7 @@ import pyarrow as pa
 
 # mallopt(3)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_TRIM_NBYTES = 32 << 20
+_TRIM_NBYTES = 8 << 20
 _MMAP_NBYTES = 4 << 20
 _ARENAS = 2
 
