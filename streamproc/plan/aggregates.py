@@ -165,6 +165,13 @@ def _doubles(function: str, arguments: int = 1) -> Aggregator:
     return build
 
 
+def _corr(call: AggregateCall) -> Sql:
+    """NULL for a single pair, NaN where one side does not vary."""
+    call.expect(2)
+    pair = [convert(v, DOUBLE) for v in call.values]
+    return Sql(f"CASE WHEN {call.keep('regr_count', *pair)} > 1 THEN {call.keep('corr', *pair)} END", DOUBLE)
+
+
 def _regr_count(call: AggregateCall) -> Sql:
     call.expect(2)
     return _whole(call.keep("regr_count", *(convert(v, DOUBLE) for v in call.values)))
@@ -268,7 +275,7 @@ AGGREGATES: Mapping[str, Aggregator] = {
     "stddev": _doubles("stddev_samp"), "std": _doubles("stddev_samp"), "stddev_samp": _doubles("stddev_samp"),
     "stddev_pop": _doubles("stddev_pop"),
     "variance": _doubles("var_samp"), "var_samp": _doubles("var_samp"), "var_pop": _doubles("var_pop"),
-    "corr": _doubles("corr", 2), "covar_samp": _doubles("covar_samp", 2), "covar_pop": _doubles("covar_pop", 2),
+    "corr": _corr, "covar_samp": _doubles("covar_samp", 2), "covar_pop": _doubles("covar_pop", 2),
     **{name: _doubles(name, 2) for name in _REGRESSIONS},
     "regr_count": _regr_count,
     "bool_and": _booleans("bool_and"), "every": _booleans("bool_and"),
