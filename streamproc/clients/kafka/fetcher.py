@@ -17,9 +17,10 @@ from streamproc.clients.kafka.records import Fetched, next_offset
 from streamproc.clock import SystemClock
 from streamproc.errors import BadRecord, Bug, StreamprocError, Unavailable
 
-RESPONSE_BYTES = 16 << 20
-PARTITION_BYTES = 2 << 20
-AHEAD_BYTES = 4 << 20
+RESPONSE_BYTES = 8 << 20
+PARTITION_BYTES = 1 << 20
+"""What is unpacked while it is still in the CPU's cache: 2 MB cost 8 % more time and 40 MB more memory."""
+AHEAD_BYTES = 2 << 20
 """A feed that holds so many bytes is not fetched: at most this and one answer wait in memory, a reader."""
 LONG_POLL_MS = 500
 PAUSE_S = 0.05
