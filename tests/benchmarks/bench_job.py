@@ -4,6 +4,7 @@
 
 One broker, one topic (workload.py), one run after the other, everything on the same cores; printed are medians. Steady is from
 the first record to the last, without start-up. `lost` are records that are in no window: dropped as late during the replay.
+streamproc's windows are compared with a batch query over the same events; a difference ends the benchmark.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ checkpoint: {folder}/checkpoint
 """
 COLUMNS = ("records_per_s", "records_per_cpu_s", "rss_mb", "windows", "lost")
 POLL_S = 0.005
+SEED = 7
+PARTITIONS = 4
 
 
 def run_streamproc(servers: str, topic: str, folder: Path, records: int) -> dict[str, Any]:
@@ -76,6 +79,33 @@ def run_streamproc(servers: str, topic: str, folder: Path, records: int) -> dict
     }  # fmt: skip
 
 
+def batch_query(folder: Path, records: int) -> Path:
+    """The job's result by one query over all events."""
+    rows = folder / "events.json"
+    with rows.open("wb") as file:
+        for partition in range(PARTITIONS):
+            file.writelines(event + b"\n" for event in workload.events(records, SEED, partition, PARTITIONS))
+    result = folder / "expected.parquet"
+    read = f"read_ndjson('{rows}', columns={{page: 'VARCHAR', amount: 'BIGINT', ts: 'TIMESTAMP'}})"
+    duckdb.connect().execute(f"""
+        COPY (SELECT time_bucket(INTERVAL 10 SECONDS, ts)::VARCHAR AS start, page, count(*) AS n, sum(amount)::BIGINT AS total,
+            max(amount) AS largest FROM {read} GROUP BY ALL) TO '{result}' (FORMAT parquet)""")
+    rows.unlink()
+    return result
+
+
+def compare(folder: Path, expected: Path) -> None:
+    """SystemExit if the windows in `folder` are not those of the batch query."""
+    ours = f"SELECT start::TIMESTAMP::VARCHAR AS start, page, n, total, largest FROM '{folder}/sums/**/*.parquet'"
+    theirs = f"SELECT start, page, n, total, largest FROM '{expected}'"
+    sql = f"SELECT count(*) FROM (({ours} EXCEPT ALL {theirs}) UNION ALL ({theirs} EXCEPT ALL {ours}))"
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    ((different,),) = connection.sql(sql).fetchall()
+    if different:
+        raise SystemExit(f"{different} windows differ from the batch query's")
+
+
 def run_peer(python: str, name: str, servers: str, topic: str, folder: Path, records: int) -> dict[str, Any]:
     """One run of a peer's script, which reports by itself."""
     command = [python, str(HERE / "peers" / f"{name}_job.py"), servers, topic, str(folder), str(records)]
@@ -86,7 +116,7 @@ def run_peer(python: str, name: str, servers: str, topic: str, folder: Path, rec
     return figures
 
 
-def runs(arguments: argparse.Namespace, servers: str, topic: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def runs(arguments: argparse.Namespace, servers: str, topic: str, expected: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     peers = [name for name in arguments.peers.split(",") if name]
     python = subprocess.run([HERE / "peers" / "setup"], capture_output=True, text=True, check=True).stdout.strip() if peers else ""
     for round_ in range(arguments.rounds):
@@ -96,6 +126,7 @@ def runs(arguments: argparse.Namespace, servers: str, topic: str) -> Iterator[tu
             with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
                 if name == "streamproc":
                     figures = run_streamproc(servers, topic, Path(folder), arguments.records)
+                    compare(Path(folder), expected)
                 else:
                     figures = run_peer(python, name, servers, topic, Path(folder), arguments.records)
             print(f"round {round_ + 1}: {name}: {figures['records_per_s']:,.0f} records/s", file=sys.stderr)
@@ -122,8 +153,9 @@ def main() -> None:
     kafka = runpy.run_path(str(HERE.parent / "servers" / "kafka" / "broker.py"))["ApacheKafka"]
     measured: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-kafka-") as data, kafka(Path(data)) as broker:
-        asyncio.run(workload.load(broker.bootstrap_servers, "clicks", arguments.records))
-        for name, figures in runs(arguments, broker.bootstrap_servers, "clicks"):
+        asyncio.run(workload.load(broker.bootstrap_servers, "clicks", arguments.records, seed=SEED, partitions=PARTITIONS))
+        expected = batch_query(Path(data), arguments.records)
+        for name, figures in runs(arguments, broker.bootstrap_servers, "clicks", expected):
             measured.setdefault(name, []).append(figures)
     print(table(measured))
 
