@@ -33,14 +33,20 @@ async def read_source(servers: str, topic: str, rows: int, wanted: frozenset[str
     source = Kafka(KafkaOptions(type="kafka", topic=topic, bootstrap_servers=servers), World(), "bench")
     source.wanted = wanted
 
-    async def drain(shard):
-        reader, total, at_end = await source.open(shard, "-1"), 0, False
-        while not at_end:
-            chunk = await reader.read()
-            total, at_end = total + chunk.rows.num_rows, chunk.at_end
-        return total
+    total = 0
 
-    total = sum(await asyncio.gather(*(drain(shard) for shard in await source.shards())))
+    async def drain(shard):
+        nonlocal total
+        reader = await source.open(shard, "-1")
+        while total < rows:
+            chunk = await reader.read()
+            total += chunk.rows.num_rows
+
+    drains = [asyncio.create_task(drain(shard)) for shard in await source.shards()]
+    await asyncio.wait(drains, return_when=asyncio.FIRST_COMPLETED)  # all rows are here: as getmany, without waiting at the end
+    for task in drains:
+        task.cancel()
+    await asyncio.gather(*drains, return_exceptions=True)
     await source.close()
     return total
 
