@@ -276,11 +276,9 @@ class Pieces:
         raise self._error
 
     def _work(self) -> Unpacked | None:
-        from aiokafka.errors import KafkaError
-
         try:
             return next(self._unpacked)
-        except (KafkaError, ValueError, AssertionError, RuntimeError) as error:
+        except Exception as error:  # aiokafka's C parsers raise anything on corrupt bytes, SystemError and MemoryError included
             reason = f"{self._at}: records between offsets {self._part.start} and {self._part.next - 1} cannot be read: {error}"
             self._error = BadRecord(reason)
             self._error.__cause__ = error

@@ -116,7 +116,8 @@ def unpack(part: Fetched, how: Unpacking) -> Iterator[Unpacked | None]:
     """The rows from `part.start` on, in pieces of bounded size; the last piece's `next` is `part.next`. None comes
     between, every few milliseconds of work, for an event loop to look after others.
 
-    ValueError, or aiokafka's KafkaError, if a batch is corrupt. Control batches give no rows.
+    If a batch is corrupt: ValueError, or whatever aiokafka's C parsers raise then (KafkaError, SystemError, MemoryError, …).
+    Control batches give no rows.
     """
     data, aborted, piece, begun = memoryview(part.data), AbortedProducers(part.aborted), _Piece(part.start, how), 0
     for header in headers(data):
