@@ -60,7 +60,7 @@ def notes(job: Job) -> list[Fault]:
     """What is no fault and should be known: weak guarantees, unbounded state and whatever else the plan says."""
     sinks = [*job.sinks.values(), *(sink.late for sink in job.sinks.values()), job.dead_letter]
     weak = [note for sink in sinks if sink is not None if (note := _weak_guarantee(job, sink)) is not None]
-    return [*weak, *(Fault(job.file, 1, note) for note in job.planned.notes)]
+    return [*weak, *(Fault(job.file, 1, f"note: {note}") for note in job.planned.notes)]
 
 
 def _weak_guarantee(job: Job, sink: SinkSpec) -> Fault | None:

@@ -24,7 +24,7 @@ from streamproc.world import World
 
 QUIET_READ_S = 0.1
 """A reader that answers "nothing" at once is asked again after this time."""
-BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 MERGED_ROWS = 32_768
 """Small answers that wait are decoded together up to so many rows: a statement costs the same for one row."""
 
