@@ -147,7 +147,7 @@ class Feed:
         self.answers = 0
         self.failure: StreamprocError | None = None
         self.broken = False
-        self._after, self._decode, self._budget, self._world, self._news = after, decode, budget, world, news
+        self._decode, self._budget, self._world, self._news = decode, budget, world, news
         self._threads, self._once = threads, once
         self.exhausted = False
         self._at_end_since_s: float | None = None

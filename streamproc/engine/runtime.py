@@ -57,6 +57,12 @@ class Held(Protocol):
     def held(self) -> bool: ...
 
 
+def check_held(lease: Held, job_name: str) -> None:
+    """LeaseLost once the lease is not ours any more."""
+    if not lease.held:
+        raise LeaseLost(f"the lease of job {job_name} is not held any more")
+
+
 Boundary = Callable[[str], Awaitable[None]]
 """Awaited between the steps of an epoch with the name of what was just done."""
 
@@ -105,8 +111,7 @@ class Runtime:
         return DEAD_LETTER in self.sinks
 
     def check_lease(self) -> None:
-        if not self.lease.held:
-            raise LeaseLost(f"the lease of job {self.job_name} is not held any more")
+        check_held(self.lease, self.job_name)
 
     def addressed(self, output: EpochOutput, letters: pa.Table | None, epoch: int) -> dict[str, Output]:
         """Everything the epoch writes, by sink: results, late rows, dead letters.

@@ -16,9 +16,9 @@ from streamproc.engine.feed import Feed
 from streamproc.engine.intake import Feeds, Intake, reread
 from streamproc.engine.race import first_of
 from streamproc.engine.retry import retried
-from streamproc.engine.runtime import Boundary, Connectors, Held, Registered, Runtime, build, nothing_happens
+from streamproc.engine.runtime import Boundary, Connectors, Held, Registered, Runtime, build, check_held, nothing_happens
 from streamproc.engine.trigger import Decision, Trigger, View, decide
-from streamproc.errors import Fault, InvalidJob, LeaseLost, StreamprocError
+from streamproc.errors import Fault, InvalidJob, StreamprocError
 from streamproc.job import Job, load_job
 from streamproc.job.changes import changes
 from streamproc.job.planning import plan
@@ -81,8 +81,7 @@ class Task:
         return self._standing is not None
 
     def check_lease(self) -> None:
-        if not self.lease.held:
-            raise LeaseLost(f"the lease of job {self.job.name} is not held any more")
+        check_held(self.lease, self.job.name)
 
     async def start(self) -> None:
         """Recover and begin to read."""

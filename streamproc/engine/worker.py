@@ -16,7 +16,7 @@ from streamproc.engine.retry import BACKOFF_S
 from streamproc.engine.runtime import Boundary, Connectors, nothing_happens
 from streamproc.engine.task import TASK, Task
 from streamproc.engine.trigger import Trigger
-from streamproc.errors import InvalidJob, LeaseLost, StreamprocError, Unavailable
+from streamproc.errors import LeaseLost, StreamprocError, Unavailable
 from streamproc.job import AvailableNow, Interval, Job
 from streamproc.lease import open_leases
 from streamproc.lease.keeper import LeaseKeeper
@@ -124,7 +124,7 @@ async def _run_task(task: Task, owner: str, drain: bool, stop: asyncio.Event, on
         on_status(Progress(task, owner).status())
     except LeaseLost:
         raise
-    except (StreamprocError, InvalidJob) as error:
+    except StreamprocError as error:
         log.error("the job stopped", job=task.job.name, kind=type(error).__name__, error=str(error))
         raise
     finally:
