@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from streamproc import registry
 from streamproc.job import Asap, AvailableNow, Interval, Job, SinkSpec, is_remote, plan
 from streamproc.plan.explain import explain as explain_plan
-from streamproc.plan.plan import Aggregate, Limit, Scan, Step
+from streamproc.plan.plan import Operation
 
 LOG_WRITES = 2
 """Objects that every epoch writes to its checkpoint: begin and commit."""
@@ -52,15 +52,10 @@ def _guarantees(job: Job) -> Iterator[str]:
 
 def _writes(job: Job) -> Iterator[str]:
     """What costs money: requests that write to an object store. Merges of state runs come on top, now and then."""
-    stateful = sum(_stateful(query.root) for query in plan(job).queries.values())
+    stateful = sum(isinstance(step, Operation) for query in plan(job).queries.values() for step in query.root.walk())
     puts = (LOG_WRITES + stateful) * is_remote(job.checkpoint)
     puts += sum(is_remote(str(getattr(sink.options, "path", ""))) for _, sink in _places(job))
     yield f"an epoch writes {LOG_WRITES} log records and up to {stateful} state runs"
     if puts:
         pace = f", {puts * 60e6 / job.trigger.us:.3g} a minute" if isinstance(job.trigger, Interval) else ""
         yield f"  to object stores: at least {puts} puts an epoch{pace}; more where rows are partitioned"
-
-
-def _stateful(step: Step) -> int:
-    """Steps that remember, from here down."""
-    return isinstance(step, Aggregate | Limit) + (0 if isinstance(step, Scan) else _stateful(step.input))

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 
 class TableSlot:
-    """What a connection knows as `name`; empty except inside `holding`.
+    """What a connection knows as `name`; empty except inside `holding` or after `keep`.
 
     Registering each table anew would make DuckDB bind a prepared statement again (2 ms) and load pyarrow.dataset.
     """
@@ -29,6 +29,10 @@ class TableSlot:
             yield
         finally:
             self._table = self._empty
+
+    def keep(self, table: pa.Table) -> None:
+        """Let statements read `table` from now on."""
+        self._empty = self._table = table
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self._table.__arrow_c_stream__(requested_schema)

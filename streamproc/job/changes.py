@@ -8,7 +8,7 @@ Unlike there, sinks have names: new ones begin with the next epoch, removed ones
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from sqlglot import exp, parse_one
 from streamproc.job.document import read_document
 from streamproc.job.model import Job, SinkSpec
 from streamproc.options import Options, WatermarkOptions
-from streamproc.plan.plan import Aggregate, Limit, Plan, Query, Scan, StateColumn, Step
+from streamproc.plan.plan import Aggregate, Limit, Operation, Order, Plan, Query, StateColumn, Step
 from streamproc.schema import ddl_type
 
 INPUT_KEYS = frozenset({"type", "stream", "stream_arn", "region", "topic", "topic_pattern", "path", "kind", "shards", "seed"})
@@ -196,14 +196,20 @@ def _state(query: Query) -> dict[str, object]:
     what is computed from finished groups, their order.
     """
     parts: dict[str, object] = {}
-    step: Step = query.root
-    while not isinstance(step, Scan):
+    for step in query.root.walk():
         if isinstance(step, Aggregate):
             parts |= _aggregate_state(step)
         elif isinstance(step, Limit):
             parts[step.id] = f"LIMIT {step.rows}"
-        step = step.input
+        elif isinstance(step, Operation) and not isinstance(step, Order):
+            parts |= _operation_state(step)
     return parts
+
+
+def _operation_state(step: Operation) -> dict[str, object]:
+    """All that is said of an operation but its inputs and what it makes of its results."""
+    said = {field.name: getattr(step, field.name) for field in fields(step) if field.name not in ("id", "schema", "post")}  # type: ignore[arg-type]
+    return {f"{step.id} {name}": str(value) for name, value in said.items() if not isinstance(value, Step)}
 
 
 def _aggregate_state(step: Aggregate) -> dict[str, object]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from streamproc.batch import TIMESTAMP
 from streamproc.errors import Bug
 from streamproc.operators.duck import Duck, empty_input, nested, quoted
-from streamproc.operators.operator import Epoch, Failure, Finished, Operator
+from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
 from streamproc.plan.plan import Aggregate, Query, StateColumn
@@ -28,37 +28,38 @@ _COUNT = "_n"  # source rows of a group in a slice, each counted in its last win
 class AggregateOperator(Operator):
     """One `Aggregate` step of a query."""
 
-    def __init__(self, step: Aggregate, query: Query, rows_sql: str, duck: Duck) -> None:
-        """`rows_sql` yields the operator's input from a slice. ValueError: an aggregate is not allowed."""
+    def __init__(self, step: Aggregate, query: Query, duck: Duck) -> None:
+        """ValueError: an aggregate is not allowed."""
         for state in step.states:
             check_state(state)
         self.id = f"{query.sink}/{step.id}"
-        self._step, self._query, self._rows_sql = step, query, rows_sql
+        self._step, self._query = step, query
         self._timed = step.uses_watermark and (step.window is not None or step.time_key is not None)
+        self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         self._prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
-        self._slice_sql = nested(rows_sql, step.prepare, self._partial())
+        self._slice_sql = nested(step.prepare, self._partial())
         self._combine_sql = self._placed(self._grouped(combine_sql)) + " ORDER BY _we NULLS LAST, _h"
         self._result_sql = self._placed(self._grouped(finalize_sql)) + self._result_order()
-        empty = duck.query(nested(step.prepare, self._partial()), input=empty_input(step.input.schema))
+        empty = duck.query(self._slice_sql, input=empty_input(step.input.schema))
         self.state_schema = empty.schema.remove(empty.schema.get_field_index(_COUNT))
         self._result(duck, [self.state_schema.empty_table()])  # whatever does not bind shows now
 
-    def slice_sql(self) -> str:
+    def slice_sql(self, port: int = 0) -> str:
         return self._slice_sql
 
-    def row_steps(self) -> tuple[str, ...]:
+    def row_steps(self, port: int = 0) -> tuple[str, ...]:
         window = self._step.window
         placed = () if window is None else (f"SELECT *, {window.assign_one('_t')} AS _ws FROM input WHERE _t IS NOT NULL",)
         return (self._step.prepare, *placed)
 
-    def finish(self, epoch: Epoch, parts: Sequence[pa.Table], state: Sequence[Run]) -> Finished:
-        kept, late, late_rows = self._judge(epoch, parts)
-        fresh = self._fresh(epoch, kept, state)
+    def finish(self, epoch: Epoch, inputs: Sequence[Input], state: Sequence[Run]) -> Finished:
+        kept, late, late_rows = self._judge(epoch, inputs[0])
+        fresh = self._fresh(epoch, inputs[0], kept, state)
         runs = [*state, *fresh]
         if self._query.mode == "complete":
             groups, alive = [run.table for run in runs], list(runs)
         else:
-            groups, alive = split_final(runs, epoch.time.watermark_end_us if self._timed else None)
+            groups, alive = split_final(runs, self._behind(epoch.time.watermark_end_us))
             if self._query.mode == "update":
                 groups = self._touched(epoch.duck, runs, fresh)
         rows, failures = self._result(epoch.duck, groups, epoch.source)
@@ -67,7 +68,7 @@ class AggregateOperator(Operator):
 
     def state_rows(self, duck: Duck, state: Sequence[Run], watermark_us: int | None) -> int:
         """Groups that are not final at the watermark."""
-        final = watermark_us if self._timed and self._query.mode != "complete" else None
+        final = None if self._query.mode == "complete" else self._behind(watermark_us)
         tables = [run.table for run in split_final(state, final)[1]]
         if not tables:
             return 0
@@ -78,22 +79,28 @@ class AggregateOperator(Operator):
     def timer_us(self, state: Sequence[Run]) -> int | None:
         if self._query.mode != "append" or not self._timed:
             return None
-        return min((run.window_min for run in state if run.window_min is not None), default=None)
+        first_us = min((run.window_min for run in state if run.window_min is not None), default=None)
+        return None if first_us is None else first_us + self._step.lag_us
+
+    def _behind(self, watermark_us: int | None) -> int | None:
+        """The watermark as it counts here; None: nothing is final."""
+        return None if watermark_us is None or not self._timed else watermark_us - self._step.lag_us
 
     # -- late rows
 
-    def _judge(self, epoch: Epoch, parts: Sequence[pa.Table]) -> tuple[list[pa.Table], pa.Table | None, int]:
+    def _judge(self, epoch: Epoch, fed: Input) -> tuple[list[pa.Table], pa.Table | None, int]:
         """Partial groups that are still open, refused rows, and how many those are."""
-        watermark = epoch.time.watermark_start_us
-        if watermark is None or not self._timed or self._query.mode == "complete":
-            return [part.drop_columns([_COUNT]) for part in parts], None, 0
+        watermark = self._behind(epoch.time.watermark_start_us)
+        if watermark is None or self._query.mode == "complete":
+            return [one.part.drop_columns([_COUNT]) for one in fed], None, 0
         kept, refused, count = [], [], 0
-        for part, rows in zip(parts, epoch.slices, strict=True):
+        for one in fed:
+            part = one.part
             final = pc.fill_null(pc.less_equal(part.column("_we"), watermark), False)
             late = pc.sum(pc.filter(part.column(_COUNT), final)).as_py() or 0
             count += late
-            if late and self._query.carries_origin:
-                refused.append(self._late_rows(epoch.duck, rows, watermark))
+            if late and self._carries_origin:
+                refused.append(self._late_rows(epoch.duck, one.rows(epoch.duck), watermark))
             kept.append(part.filter(pc.invert(final)).drop_columns([_COUNT]))
         if not refused:
             return kept, None, count
@@ -101,9 +108,8 @@ class AggregateOperator(Operator):
         origin = late_table.select(["_source", "_shard", "_offset"])
         return kept, late_table, origin.group_by(origin.column_names).aggregate([]).num_rows
 
-    def _late_rows(self, duck: Duck, rows: pa.Table, watermark: int) -> pa.Table:
+    def _late_rows(self, duck: Duck, reached: pa.Table, watermark: int) -> pa.Table:
         """The operator's input rows that no open group takes, with the reason."""
-        reached = duck.query(self._rows_sql, input=rows)
         end = duck.query(f"SELECT {self._last_end()} AS _we FROM ({self._step.prepare})", input=reached).column("_we")
         if len(end) != reached.num_rows:
             raise Bug(f"sink {self._query.sink}: the aggregate's prepared rows are not its input rows")
@@ -128,9 +134,9 @@ class AggregateOperator(Operator):
 
     # -- runs and results
 
-    def _fresh(self, epoch: Epoch, parts: Sequence[pa.Table], state: Sequence[Run]) -> list[Run]:
+    def _fresh(self, epoch: Epoch, fed: Input, parts: Sequence[pa.Table], state: Sequence[Run]) -> list[Run]:
         """The partial states of this epoch as a run; none without rows, but the global group begins without."""
-        if state and not any(rows.num_rows for rows in epoch.slices):
+        if state and not any(one.table.num_rows for one in fed):
             return []
         filled = [part for part in parts if part.num_rows]
         if not filled:
@@ -225,10 +231,7 @@ class AggregateOperator(Operator):
         return self._key_time()
 
     def _key_time(self) -> str:
-        key = self._step.time_key
-        if key is None:
-            return "NULL::BIGINT"
-        return f"epoch_us({key})" if pa.types.is_timestamp(self._prepared.field(key).type) else f"{key}::BIGINT"
+        return self._step.time_key or "NULL::BIGINT"
 
     def _result_order(self) -> str:
         names = [*(["_ws"] if self._step.window else ["_we"]), *self._step.keys]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import TypeVar
 
 import duckdb
@@ -17,6 +18,7 @@ from streamproc.formats.slot import TableSlot
 
 T = TypeVar("T")
 ALL_ROWS = "SELECT * FROM input"
+EMPTY: Mapping[str, pa.Table] = MappingProxyType({})
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,  # more make sums of doubles, `first` and `list` differ from run to run
     "preserve_insertion_order": True,
@@ -38,13 +40,17 @@ class Duck:
         self._connection.execute(f"SET TimeZone = {quoted(time_zone)}")
         self._connection.execute("SET lock_configuration = true")
         self._now_us: int | None = None
-        self.at(0)  # so that statements bind with the variable's type
         self._slots: dict[str, TableSlot] = {}
+        self.at(0)  # so that statements bind with the variable's type
         # a relation is bound and run anew at each call, over what the slots hold then: half the cost of beginning from the text
         self._relations: dict[str, duckdb.DuckDBPyRelation] = {}
 
-    def at(self, now_us: int) -> None:
-        """Set the epoch's time, which SQL reads as `getvariable('epoch_now')`."""
+    def at(self, now_us: int, tables: Mapping[str, pa.Table] = EMPTY) -> None:
+        """Set the epoch's time, which SQL reads as `getvariable('epoch_now')`, and the bounded tables, which it reads as
+        `"table:<name>"`.
+        """
+        for name, table in tables.items():
+            self._slot(f"table:{name}", table.schema).keep(table)
         if now_us != self._now_us:
             self._connection.execute(f"SET VARIABLE epoch_now = make_timestamptz({now_us})")
             self._now_us = now_us
@@ -96,15 +102,15 @@ class DuckPool:
         self._own = threading.local()
         self._ducks: list[Duck] = []
 
-    async def run(self, now_us: int, work: Callable[[Duck], T]) -> T:
-        """`work` in a thread of the pool, with that thread's instance set to the epoch's time."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, now_us, work)
+    async def run(self, now_us: int, tables: Mapping[str, pa.Table], work: Callable[[Duck], T]) -> T:
+        """`work` in a thread of the pool, with that thread's instance set to the epoch's time and bounded tables."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, now_us, tables, work)
 
-    def _work(self, now_us: int, work: Callable[[Duck], T]) -> T:
+    def _work(self, now_us: int, tables: Mapping[str, pa.Table], work: Callable[[Duck], T]) -> T:
         if not hasattr(self._own, "duck"):
             self._own.duck = Duck(self._time_zone)
             self._ducks.append(self._own.duck)
-        self._own.duck.at(now_us)
+        self._own.duck.at(now_us, tables)
         return work(self._own.duck)
 
     async def close(self) -> None:

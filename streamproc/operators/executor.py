@@ -10,9 +10,9 @@ from functools import partial
 
 import pyarrow as pa
 
-from streamproc.operators.duck import Duck, DuckPool
+from streamproc.operators.duck import EMPTY, Duck, DuckPool
 from streamproc.operators.operator import EpochOutput, EpochTime, Finished, Output, Poison
-from streamproc.operators.pipeline import Pipeline
+from streamproc.operators.pipeline import Pipeline, Slices, Work
 from streamproc.operators.poison import SliceResult, Statements, run_slice, slices_of
 from streamproc.plan.plan import Plan
 from streamproc.state.runs import Run
@@ -31,11 +31,13 @@ class Executor:
         self._plan, self._slice_rows, self._merge_bytes_max = plan, slice_rows, merge_bytes_max
         self._duck = Duck(plan.time_zone)
         self._duck_lock = threading.Lock()
+        self._duck.at(0, {name: schema.empty_table() for name, schema in plan.tables.items()})
         self._pool = DuckPool(threads, plan.time_zone)
         self._pipelines = [Pipeline.of(query, self._duck) for query in plan.queries.values()]
         self._operators = {operator.id: operator for pipeline in self._pipelines for operator in pipeline.operators}
         # one read of a slice serves all queries of its source; equal statements run once
-        lowest = {source: {p.stages[0].sql: p.stages[0].rows for p in self._pipelines if p.source == source} for source in plan.scans}
+        leaves = [leaf for pipeline in self._pipelines for leaf in pipeline.leaves]
+        lowest = {source: {leaf.sql: leaf.steps for leaf in leaves if leaf.source == source} for source in plan.scans}
         self._statements = {source: Statements(list(stages), list(stages.values())) for source, stages in lowest.items()}
 
     @property
@@ -46,8 +48,10 @@ class Executor:
     async def run(
         self, inputs: Mapping[str, pa.Table], time: EpochTime, state: Mapping[str, Sequence[Run]], *,
         limits: Mapping[str, int], poison: Sequence[Poison] = (), first_only: Set[str] = frozenset(),
+        tables: Mapping[str, pa.Table] = EMPTY,
     ) -> EpochOutput:  # fmt: skip
         """One epoch. `inputs` has a table of the scan's schema for every source, rows in (shard, offset) order;
+        `tables` the epoch's version of every bounded table of the plan;
         rows in `poison` are left out, rows that fail now are left out and returned as the output's `poison`.
         A failing row of a source in `first_only` ends the epoch: the output has nothing but such rows, each source's
         first one first.
@@ -55,15 +59,13 @@ class Executor:
         BadRecord: a group's result failed, rows fail only together, or too many fail in SQL that cannot be probed.
         """
         sliced = await asyncio.gather(
-            *(self._slices(source, inputs[source], time, poison, source in first_only) for source in self._plan.scans)
+            *(self._slices(source, inputs[source], time, tables, poison, source in first_only) for source in self._plan.scans)
         )
         found = [row for results in sliced for result in results for row in result.poison]
         if ending := [row for row in found if row.source in first_only]:
             return EpochOutput({}, {}, {}, ending)
-        by_source = dict(zip(self._plan.scans, sliced, strict=True))
-        done = await asyncio.gather(
-            *(self._finish(pipeline, by_source[pipeline.source], time, state, limits) for pipeline in self._pipelines)
-        )
+        slices = {source: self._by_statement(source, results) for source, results in zip(self._plan.scans, sliced, strict=True)}
+        done = await asyncio.gather(*(self._finish(pipeline, slices, time, tables, state, limits) for pipeline in self._pipelines))
         finished = {name: one for _, operators in done for name, one in operators.items()}
         return self._output([output for output, _ in done], finished, found)
 
@@ -74,7 +76,7 @@ class Executor:
             return sum(operator.state_rows(self._duck, state[operator.id], watermark_us) for operator in operators)
 
     def timer_us(self, state: Mapping[str, Sequence[Run]]) -> int | None:
-        """The smallest event time at which something that waits becomes final and is written; None if nothing waits."""
+        """The smallest watermark at which something that waits becomes final and is written; None if nothing waits."""
         timers = (self._operators[name].timer_us(runs) for name, runs in state.items())
         return min((timer for timer in timers if timer is not None), default=None)
 
@@ -83,23 +85,27 @@ class Executor:
         self._duck.close()
 
     async def _slices(
-        self, source: str, table: pa.Table, time: EpochTime, poison: Sequence[Poison], first_only: bool
+        self, source: str, table: pa.Table, time: EpochTime, tables: Mapping[str, pa.Table], poison: Sequence[Poison], first_only: bool
     ) -> list[SliceResult]:  # fmt: skip
         statements = replace(self._statements[source], first_only=first_only)
         parts = slices_of(source, table, self._slice_rows, poison)
-        return await asyncio.gather(*(self._pool.run(time.now_us, partial(run_slice, part=part, statements=statements)) for part in parts))
+        runs = (partial(run_slice, part=part, statements=statements) for part in parts)
+        return await asyncio.gather(*(self._pool.run(time.now_us, tables, run) for run in runs))
+
+    def _by_statement(self, source: str, results: Sequence[SliceResult]) -> Slices:
+        """A source's slices, and what every statement made of each of them."""
+        made = {sql: [result.results[at] for result in results] for at, sql in enumerate(self._statements[source].sql)}
+        return [result.rows.table for result in results], made
 
     async def _finish(
-        self, pipeline: Pipeline, sliced: Sequence[SliceResult], time: EpochTime,
+        self, pipeline: Pipeline, slices: Mapping[str, Slices], time: EpochTime, tables: Mapping[str, pa.Table],
         state: Mapping[str, Sequence[Run]], limits: Mapping[str, int],
     ) -> tuple[Output, dict[str, Finished]]:  # fmt: skip
-        at = self._statements[pipeline.source].sql.index(pipeline.stages[0].sql)
-        work = partial(
-            pipeline.finish, time=time, slices=[result.rows.table for result in sliced],
-            parts=[result.results[at] for result in sliced], state=state, limits=limits,
-            slice_rows=self._slice_rows, merge_bytes_max=self._merge_bytes_max,
-        )  # fmt: skip
-        return await self._pool.run(time.now_us, work)
+        def finish(duck: Duck) -> tuple[Output, dict[str, Finished]]:
+            work = Work(duck, time, slices, state, limits, self._slice_rows, self._merge_bytes_max)
+            return pipeline.finish(work), work.finished
+
+        return await self._pool.run(time.now_us, tables, finish)
 
     def _output(self, outputs: Iterable[Output], finished: Mapping[str, Finished], poison: Sequence[Poison]) -> EpochOutput:
         sinks = dict(zip((pipeline.query.sink for pipeline in self._pipelines), outputs, strict=True))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from streamproc.operators.operator import Epoch, Finished, Operator
+from streamproc.operators.duck import Duck
+from streamproc.operators.operator import Epoch, Finished, Input, Operator
 from streamproc.plan.plan import Limit, Query
 from streamproc.state.runs import Run
 
@@ -14,17 +15,15 @@ from streamproc.state.runs import Run
 class LimitOperator(Operator):
     """One `Limit` step of a query. It keeps no runs: what is left is a number of the commit."""
 
-    def __init__(self, step: Limit, query: Query, rows_sql: str) -> None:
+    def __init__(self, step: Limit, query: Query, duck: Duck) -> None:
+        del duck
         self.id = f"{query.sink}/{step.id}"
-        self._step, self._rows_sql = step, rows_sql
+        self._step = step
 
-    def slice_sql(self) -> str:
-        return self._rows_sql
-
-    def finish(self, epoch: Epoch, parts: Sequence[pa.Table], state: Sequence[Run]) -> Finished:
+    def finish(self, epoch: Epoch, inputs: Sequence[Input], state: Sequence[Run]) -> Finished:
         del state
         left = self._step.rows if epoch.limit is None else epoch.limit
-        rows = pa.concat_tables(parts).slice(0, left).cast(self._step.schema)
+        rows = pa.concat_tables([fed.part for fed in inputs[0]]).slice(0, left).cast(self._step.schema)
         return Finished(rows, limit=left - rows.num_rows)
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from streamproc.operators.duck import Duck
+from streamproc.operators.duck import ALL_ROWS, Duck
 from streamproc.sink import Change
 from streamproc.state.runs import Run
 
@@ -74,16 +74,34 @@ class EpochOutput:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What an operator may use while it finishes an epoch. `slices`: the rows that were fed, as the statement of
-    `Operator.slice_sql` read them; `limit`: what is left of a LIMIT, None at the start of the job's life.
+    """What an operator may use while it finishes an epoch. `source` is blamed for results that fail; `limit`: what is
+    left of a LIMIT, None at the start of the job's life.
     """
 
     duck: Duck
     source: str
     time: EpochTime
-    slices: Sequence[pa.Table]
     limit: int | None
     merge_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """A slice of what came to one input: `part` is what the operator's statement made of it. `table` holds the rows
+    before the stateless steps `rows_sql` that lie between.
+    """
+
+    part: pa.Table
+    table: pa.Table
+    rows_sql: str
+
+    def rows(self, duck: Duck) -> pa.Table:
+        """The rows as they reached the operator."""
+        return duck.query(self.rows_sql, input=self.table)
+
+
+Input = Sequence[Fed]
+"""What came to one input of an operator, in slice order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +119,8 @@ class Finished:
 class Operator(ABC):
     """A step that needs more than one row, or remembers. One instance serves all threads: it holds no epoch's data.
 
-    Its work has two halves: a statement that is run over every slice of its input (in parallel, on slices of fixed
-    size), and `finish` over what the slices gave, in slice order. Same input and runs, same rows in the same order.
+    Its work has two halves: a statement that is run over every slice of each input (in parallel, on slices of fixed
+    size), and `finish` over what the slices gave, in slice order. Same inputs and runs, same rows in the same order.
     """
 
     id: str
@@ -110,16 +128,18 @@ class Operator(ABC):
     state_schema: pa.Schema | None = None
     """Columns of its runs; None if it keeps none."""
 
-    @abstractmethod
-    def slice_sql(self) -> str:
-        """`SELECT … FROM input`, where input is a slice of the fed rows."""
+    def slice_sql(self, port: int = 0) -> str:
+        """`SELECT … FROM input`, where input is a slice of the rows that came to input number `port`."""
+        del port
+        return ALL_ROWS
 
-    def row_steps(self) -> tuple[str, ...]:
+    def row_steps(self, port: int = 0) -> tuple[str, ...]:
         """What `slice_sql` does with a row before it meets others: `SELECT … FROM input`, each over the one before."""
+        del port
         return ()
 
     @abstractmethod
-    def finish(self, epoch: Epoch, parts: Sequence[pa.Table], state: Sequence[Run]) -> Finished: ...
+    def finish(self, epoch: Epoch, inputs: Sequence[Input], state: Sequence[Run]) -> Finished: ...
 
     def state_rows(self, duck: Duck, state: Sequence[Run], watermark_us: int | None) -> int:
         """Open groups, buffered rows or kept keys."""
@@ -127,6 +147,6 @@ class Operator(ABC):
         return 0
 
     def timer_us(self, state: Sequence[Run]) -> int | None:
-        """The smallest event time at which something that waits in the runs becomes final and is written."""
+        """The smallest watermark of the task at which something that waits in the runs becomes final and is written."""
         del state
         return None

@@ -1,9 +1,10 @@
-"""A query as stages: from a source's slices up, each stage is stateless SQL and at most one operator on top."""
+"""A query as a tree of nodes: at most one operator each, with the stateless SQL that lies between it and what feeds it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -11,72 +12,125 @@ from streamproc.errors import Bug
 from streamproc.operators.aggregate import AggregateOperator
 from streamproc.operators.duck import ALL_ROWS, Duck, empty_input, nested
 from streamproc.operators.limit import LimitOperator
-from streamproc.operators.operator import Epoch, EpochTime, Failure, Finished, Operator, Output
+from streamproc.operators.operator import Epoch, EpochTime, Failure, Fed, Finished, Operator, Output
 from streamproc.operators.order import OrderOperator
 from streamproc.operators.results import surviving
-from streamproc.plan.plan import Aggregate, Limit, Project, Query, Scan, Step
+from streamproc.plan.plan import Aggregate, Limit, Order, Project, Query, Scan, Step, Union
 from streamproc.sink import Change
 from streamproc.state.runs import Run
 
 CHANGES: Mapping[str, Change] = {"append": "append", "update": "upsert", "complete": "replace"}
+OPERATORS: Mapping[type[Step], Callable[[Any, Query, Duck], Operator]] = {
+    Aggregate: AggregateOperator,
+    Limit: LimitOperator,
+    Order: OrderOperator,
+}
 
 
 @dataclass(frozen=True)
-class Stage:
-    """`sql` is the statement over slices of the stage's input; without an operator its rows are the result. `rows` are
-    the steps of it that are row by row, each a SELECT over the one before.
+class Feed:
+    """One way on which rows come to a node: from a source or from the node `below`. `sql` is run over its slices and ends
+    with the operator's own statement; `rows_sql` is the part of it before that. `steps`: what of `sql` is row by row.
     """
 
+    source: str
+    below: Node | None
     sql: str
-    rows: tuple[str, ...]
+    rows_sql: str
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """`ports`: the feeds of every input of the operator; without an operator the rows of all are the result."""
+
+    ports: tuple[tuple[Feed, ...], ...]
     schema: pa.Schema
     operator: Operator | None
+
+    def walk(self) -> Iterator[Node]:
+        """Every node of the tree, those that feed others first."""
+        for feed in (feed for port in self.ports for feed in port):
+            if feed.below:
+                yield from feed.below.walk()
+        yield self
+
+
+Slices = tuple[Sequence[pa.Table], Mapping[str, Sequence[pa.Table]]]
+"""A source's slices, and by statement what it made of each of them."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run of a pipeline. `slices` by source."""
+
+    duck: Duck
+    time: EpochTime
+    slices: Mapping[str, Slices]
+    state: Mapping[str, Sequence[Run]]
+    limits: Mapping[str, int]
+    slice_rows: int
+    merge_bytes_max: int
+    finished: dict[str, Finished] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A query's stages from the bottom up. The lowest reads `source`, the others what the one below wrote."""
+    """A query's tree of nodes. `source`: one of its sources, which is blamed for results that fail."""
 
     query: Query
     source: str
-    stages: tuple[Stage, ...]
+    root: Node
 
     @classmethod
     def of(cls, query: Query, duck: Duck) -> Pipeline:
         """Bug: SQL of the query does not bind, or yields other columns than the plan says."""
-        source, stages = _stages(query.root, query, duck)
-        return cls(query, source, tuple(stages))
+        source = next(step.source for step in query.root.walk() if isinstance(step, Scan))
+        return cls(query, source, _node(query.root, query, duck))
 
     @property
     def operators(self) -> list[Operator]:
-        return [stage.operator for stage in self.stages if stage.operator]
+        return [node.operator for node in self.root.walk() if node.operator]
 
-    def finish(
-        self, duck: Duck, time: EpochTime, slices: Sequence[pa.Table], parts: Sequence[pa.Table],
-        state: Mapping[str, Sequence[Run]], limits: Mapping[str, int], slice_rows: int, merge_bytes_max: int,
-    ) -> tuple[Output, dict[str, Finished]]:  # fmt: skip
-        """The query's output and each operator's, from what the lowest stage's statement gave for every slice."""
-        finished: dict[str, Finished] = {}
-        failures: list[Failure] = []
-        rows = pa.table({})
-        for stage in self.stages:
-            if stage is not self.stages[0]:
-                slices = cut(rows, slice_rows)
-                done = [surviving(duck, stage.sql, part, self.source, part.column_names) for part in slices]
-                parts = [part for part, _ in done]
-                failures += [failure for _, failed in done for failure in failed]
-            if stage.operator is None:
-                rows = pa.concat_tables(parts).cast(stage.schema)
-                continue
-            name = stage.operator.id
-            epoch = Epoch(duck, self.source, time, slices, limits.get(name), merge_bytes_max)
-            finished[name] = stage.operator.finish(epoch, parts, state.get(name, ()))
-            rows = finished[name].rows
-            failures += finished[name].failures
-        late = [done.late for done in finished.values() if done.late is not None]
-        count = sum(done.late_rows for done in finished.values())
-        output = Output(rows, CHANGES[self.query.mode], pa.concat_tables(late) if late else None, count, failures)
-        return output, finished
+    @property
+    def leaves(self) -> list[Feed]:
+        """The feeds that read a source."""
+        return [feed for node in self.root.walk() for port in node.ports for feed in port if feed.below is None]
+
+    def finish(self, work: Work) -> Output:
+        """The query's output; what each operator did is in `work.finished`."""
+        rows = self._rows(self.root, work)
+        late = [done.late for done in work.finished.values() if done.late is not None]
+        count = sum(done.late_rows for done in work.finished.values())
+        change = CHANGES[self.query.mode]
+        refused = pa.concat_tables(late, promote_options="default") if late else None
+        return Output(rows, change, refused, count, work.failures)
+
+    def _rows(self, node: Node, work: Work) -> pa.Table:
+        """What a node writes in the epoch."""
+        inputs = [[fed for feed in port for fed in self._fed(feed, work)] for port in node.ports]
+        if node.operator is None:
+            return pa.concat_tables([fed.part.cast(node.schema) for port in inputs for fed in port])
+        name = node.operator.id
+        epoch = Epoch(work.duck, self.source, work.time, work.limits.get(name), work.merge_bytes_max)
+        done = node.operator.finish(epoch, inputs, work.state.get(name, ()))
+        work.finished[name] = done
+        work.failures.extend(done.failures)
+        return done.rows
+
+    def _fed(self, feed: Feed, work: Work) -> Iterator[Fed]:
+        if feed.below is None:
+            tables, made = work.slices[feed.source]
+            yield from (Fed(part, table, feed.rows_sql) for part, table in zip(made[feed.sql], tables, strict=True))
+            return
+        for table in cut(self._rows(feed.below, work), work.slice_rows):
+            part, failed = surviving(work.duck, feed.sql, table, self.source, table.column_names)
+            work.failures.extend(failed)
+            yield Fed(part, table, feed.rows_sql)
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.query.sink}: {len(self.operators)} operators over {len(self.leaves)} inputs>"
 
 
 def cut(table: pa.Table, rows: int) -> list[pa.Table]:
@@ -84,36 +138,32 @@ def cut(table: pa.Table, rows: int) -> list[pa.Table]:
     return [table.slice(start, rows) for start in range(0, max(table.num_rows, 1), rows)]
 
 
-def _stages(step: Step, query: Query, duck: Duck) -> tuple[str, list[Stage]]:
-    projects: list[str] = []
-    top = step
-    while isinstance(step, Project):
-        projects.insert(0, step.sql)
-        step = step.input
-    if isinstance(step, Scan):
-        sql = nested(ALL_ROWS, *projects)
-        _check(sql, step.schema, top.schema, query, duck)
-        return step.source, [Stage(sql, tuple(projects), top.schema, None)]
-    source, stages = _stages(step.input, query, duck)
-    below = stages.pop() if stages[-1].operator is None else Stage(ALL_ROWS, (), step.input.schema, None)
-    operator = _operator(step, query, below.sql, duck)
-    stages.append(Stage(operator.slice_sql(), (*below.rows, *operator.row_steps()), step.schema, operator))
-    if projects:
-        _check(nested(*projects), step.schema, top.schema, query, duck)
-        stages.append(Stage(nested(*projects), tuple(projects), top.schema, None))
-    return source, stages
+def _node(step: Step, query: Query, duck: Duck) -> Node:
+    """The node that writes the step's rows."""
+    make = OPERATORS.get(type(step))
+    if make is None:
+        return Node((tuple(_feeds(step, (), None, 0, query, duck)),), step.schema, None)
+    operator = make(step, query, duck)
+    ports = (tuple(_feeds(below, (), operator, port, query, duck)) for port, below in enumerate(step.inputs))
+    return Node(tuple(ports), step.schema, operator)
 
 
-def _check(sql: str, schema: pa.Schema, expected: pa.Schema, query: Query, duck: Duck) -> None:
-    yields = duck.query(sql, input=empty_input(schema)).schema
-    if len(schema) and yields.names != expected.names:
-        raise Bug(f"sink {query.sink}: a statement yields columns {yields.names}, the plan says {expected.names}")
+def _feeds(step: Step, above: tuple[str, ...], operator: Operator | None, port: int, query: Query, duck: Duck) -> Iterator[Feed]:
+    """What yields the step's rows, with the projections `above` it, to the operator's input."""
+    if isinstance(step, Project):
+        _check(step, query, duck)
+        yield from _feeds(step.input, (step.sql, *above), operator, port, query, duck)
+    elif isinstance(step, Union):
+        for branch in step.branches:
+            yield from _feeds(branch, above, operator, port, query, duck)
+    else:
+        below = None if isinstance(step, Scan) else _node(step, query, duck)
+        last = (ALL_ROWS, ()) if operator is None else (operator.slice_sql(port), operator.row_steps(port))
+        sql = nested(ALL_ROWS, *above, last[0])
+        yield Feed(step.source if isinstance(step, Scan) else "", below, sql, nested(ALL_ROWS, *above), (*above, *last[1]))
 
 
-def _operator(step: Step, query: Query, rows_sql: str, duck: Duck) -> Operator:
-    if isinstance(step, Aggregate):
-        return AggregateOperator(step, query, rows_sql, duck)
-    if isinstance(step, Limit):
-        return LimitOperator(step, query, rows_sql)
-    assert not isinstance(step, Scan | Project)
-    return OrderOperator(step, query, rows_sql)
+def _check(step: Project, query: Query, duck: Duck) -> None:
+    yields = duck.query(step.sql, input=empty_input(step.input.schema)).schema
+    if len(step.input.schema) and yields.names != step.schema.names:
+        raise Bug(f"sink {query.sink}: a statement yields columns {yields.names}, the plan says {step.schema.names}")

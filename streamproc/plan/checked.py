@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 
 from streamproc.errors import Bug
 from streamproc.plan.faults import RefusedError
-from streamproc.plan.plan import Aggregate, Order, Project, Query, Scan, StateColumn, Step
+from streamproc.plan.plan import Aggregate, Order, Project, Query, StateColumn
 from streamproc.plan.types import text_literal
 
 
 class Checker:
     """One DuckDB connection for a job's statements."""
 
-    def __init__(self, time_zone: str) -> None:
+    def __init__(self, time_zone: str, tables: Mapping[str, pa.Schema]) -> None:
+        """`tables`: the bounded tables that statements may read."""
         import duckdb  # a job whose SQL is wrong is told so without loading it
 
         self._duckdb = duckdb
         self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
         self._connection.execute(f"SET TimeZone = {text_literal(time_zone)}")
         self._connection.execute("SET VARIABLE epoch_now = make_timestamptz(0)")
+        for name, schema in tables.items():
+            self._connection.register(f"table:{name}", schema.empty_table())
 
     def check(self, query: Query) -> None:
         """RefusedError if the query fails whatever the rows are; Bug if it does not bind or yields other types."""
-        self._step(query.root)
+        for step in query.root.walk():
+            if isinstance(step, Project | Order):
+                self._expect(self._run(step.sql, step.input.schema), step.schema, step.sql)
+            elif isinstance(step, Aggregate):
+                self._expect(self._run(_in_one_pass(step), step.input.schema), step.schema, step.post)
 
     def close(self) -> None:
         self._connection.close()
-
-    def _step(self, step: Step) -> None:
-        if isinstance(step, Scan):
-            return
-        self._step(step.input)
-        if isinstance(step, Project | Order):
-            self._expect(self._run(step.sql, step.input.schema), step.schema, step.sql)
-        elif isinstance(step, Aggregate):
-            self._expect(self._run(_in_one_pass(step), step.input.schema), step.schema, step.post)
 
     def _run(self, sql: str, schema: pa.Schema) -> pa.Schema:
         self._connection.register("input", schema.empty_table())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamproc.plan.plan import Aggregate, Limit, Order, Plan, Project, Query, Scan, StateColumn, Step, Watermark
+from streamproc.plan.plan import Aggregate, Limit, Order, Plan, Project, Query, Scan, StateColumn, Step, Union, Watermark
 from streamproc.schema import ddl
 
 VALUES_KEPT = frozenset({"list", "quantile_cont", "quantile_disc", "median"})
@@ -37,22 +37,26 @@ def _query(plan: Plan, query: Query) -> list[str]:
 
 
 def _step(plan: Plan, query: Query, step: Step, depth: int) -> list[str]:
-    if isinstance(step, Scan):
-        return [_line(depth, f"Scan {step.source}")]
-    return [_line(depth, text) for text in _operator(plan, query, step)] + _step(plan, query, step.input, depth + 1)
+    lines = [_line(depth, text) for text in _operator(query, step)]
+    return lines + [line for below in step.inputs for line in _step(plan, query, below, depth + 1)]
 
 
 def _line(depth: int, text: str) -> str:
     return f"{'  ' * depth}{text}"
 
 
-def _operator(plan: Plan, query: Query, step: Project | Aggregate | Limit | Order) -> list[str]:
+def _operator(query: Query, step: Step) -> list[str]:
+    if isinstance(step, Scan):
+        return [f"Scan {step.source}"]
+    if isinstance(step, Union):
+        return [f"Union of {len(step.branches)}"]
     if isinstance(step, Project):
         return [f"Project {step.sql}"]
     if isinstance(step, Limit):
         return [f"Limit {step.rows}: the first rows of the job's life; state: one counter"]
     if isinstance(step, Order):
         return [f"Order {step.sql}"]
+    assert isinstance(step, Aggregate), step
     window = f", window {step.window}" if step.window else ""
     return [
         f"Aggregate by {', '.join(step.keys) or 'nothing'}{window}",

@@ -15,7 +15,7 @@ from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.names import output_name
 from streamproc.plan.plan import Aggregate, Project, Step
-from streamproc.plan.relation import ORIGIN, Column, Relation, Tail, arrival, hidden_name
+from streamproc.plan.relation import ORIGIN, Column, Relation, Tail, Time, arrival, hidden_name
 from streamproc.plan.select import Draft, Output, has_aggregate, is_aggregate, limit_rows, ordered, projected
 from streamproc.plan.time_window import TimeWindow, is_window, read_window
 from streamproc.plan.types import STRING, Sql, quote
@@ -30,15 +30,22 @@ class Groups:
 
     keys: dict[str, tuple[str, pa.DataType]] = field(default_factory=dict)
     window: TimeWindow | None = None
-    time_key: str | None = None
+    time_key: tuple[str, Time] | None = None
+    """SQL over the keys of the watermark at which a group is final, and the time of that key."""
 
-    def add(self, value: Sql, event: bool) -> None:
+    def add(self, value: Sql, time: Time | None) -> None:
         if pa.types.is_map(value.type):
             raise LocatedError("a MAP cannot be grouped by; use its sorted keys or a JSON text")
         if value.text not in self.keys:
             self.keys[value.text] = (f"k{len(self.keys)}", value.type)
-        if event and self.time_key is None:
-            self.time_key = self.keys[value.text][0]
+        final = time and time.final_us(self.keys[value.text][0])
+        if time and final and self.time_key is None:
+            self.time_key = (final, time)
+
+    @property
+    def time(self) -> Time | None:
+        """The event time that makes groups final; None if nothing does."""
+        return self.window.time if self.window else self.time_key[1] if self.time_key else None
 
     def key(self, value: Sql) -> Sql | None:
         hit = self.keys.get(value.text)
@@ -49,7 +56,7 @@ def group_rows(draft: Draft) -> None:
     """A SELECT with GROUP BY or aggregates."""
     if not is_aggregate(draft.node):
         return
-    if draft.rows.aggregated:
+    if draft.rows.computed and draft.env.mode not in ("append", None):
         raise RefusedError(
             "an aggregate over an aggregate is not supported yet; write the inner result to a sink and aggregate where that table is read"
         )
@@ -104,7 +111,7 @@ def _add_group(draft: Draft, groups: Groups, node: exp.Expr) -> None:
         raise LocatedError("an aggregate cannot be grouped by", node)
     _refuse_window_column(draft, node)
     value = Compiler(draft.scope).compile(node)
-    groups.add(value, value.type == TIMESTAMP and draft.scope.is_event(node))
+    groups.add(value, draft.scope.time_of(node))
 
 
 def _refuse_window_column(draft: Draft, node: exp.Expr) -> None:
@@ -172,6 +179,26 @@ class ResultCompiler(Compiler):
         call = AggregateCall(self.rows, node.name.lower(), node.expressions, states=self.states, where=where, ignore_nulls=ignore_nulls)
         return AGGREGATES[call.name](call)
 
+    def time_of(self, node: exp.Expr) -> Time | None:
+        """What a column of the result says of event time."""
+        if is_window(node) or (isinstance(node, exp.Dot) and is_window(node.this)):
+            side = node.expression.name if isinstance(node, exp.Dot) else ""
+            return self._window_time(side)
+        if not isinstance(node, exp.Column):
+            return None
+        names = [p.name for p in node.parts]
+        if names[0].lower() == "window" and self.groups.window is not None and not self.draft.scope.has("window"):
+            return self._window_time(".".join(names[1:]))
+        return self.draft.scope.time_of(node) if self._key(node) else None
+
+    def _window_time(self, side: str) -> Time | None:
+        """Of the group's window, or of a side of it."""
+        window = self.groups.window
+        if window is None or window.time is None:
+            return None
+        time = Time("window", window.time.lag_us, window.window.length_us)
+        return time.side(side) if side else time
+
     def column(self, parts: Sequence[str]) -> tuple[Sql, Sequence[str]]:
         alias = self.aliases.get(parts[0].lower())
         if alias is not None and (self.aliases_first or not self.draft.scope.has(parts[0])):
@@ -201,7 +228,7 @@ def is_aggregate_call(node: exp.Expr) -> bool:
 
 
 def _aggregate(draft: Draft, groups: Groups) -> Relation:
-    states = States(arrival=arrival(draft.rows))
+    states, time, rows = States(arrival=arrival(draft.rows)), groups.time, draft.rows
     compiler = ResultCompiler(draft, groups, states)
     outputs = [_output(compiler, node) for node in draft.node.expressions]
     compiler.aliases = {o.name.lower(): o.value for o in outputs}
@@ -210,7 +237,7 @@ def _aggregate(draft: Draft, groups: Groups) -> Relation:
     compiler.aliases_first = True
     tail, sorting = _tail(draft, compiler)
     reader, read = _input(draft, states)
-    result = projected(Relation((), reader, lambda _: "input", aggregated=True), [*outputs, *sorting], condition, reader)
+    result = projected(Relation((), reader, lambda _: "input"), [*outputs, *sorting], condition, reader)
     step = Aggregate(
         input=reader,
         prepare=_prepare(groups, states, read),
@@ -219,19 +246,22 @@ def _aggregate(draft: Draft, groups: Groups) -> Relation:
         post=result.body(())[1:-1],
         schema=result.schema,
         window=None if groups.window is None else groups.window.window,
-        time_key=None if groups.window else groups.time_key,
+        time_key=None if groups.window or groups.time_key is None else groups.time_key[0],
         global_group=draft.node.args.get("group") is None,
-        uses_watermark=(groups.window.event if groups.window else groups.time_key is not None) and draft.rows.has_watermark,
+        uses_watermark=time is not None,
+        lag_us=time.lag_us if time else 0,
     )
-    shown = result.columns[: len(outputs)]
-    rows = draft.rows
-    return Relation(shown, step, lambda _: "input", sources=rows.sources, has_watermark=rows.has_watermark, aggregated=True, tail=tail)
+    return Relation(
+        result.columns[: len(outputs)], step, lambda _: "input",
+        sources=rows.sources, has_watermark=rows.has_watermark, computed=True, origin=False, tail=tail,
+    )  # fmt: skip
 
 
 def _output(compiler: ResultCompiler, node: exp.Expr) -> Output:
     if isinstance(node, exp.Star) or (isinstance(node, exp.Column) and isinstance(node.this, exp.Star)):
         raise LocatedError("* cannot stand beside GROUP BY; name the grouped columns and the aggregates", node)
-    return Output(output_name(node), compiler.compile(node.unalias()))
+    value = compiler.compile(node.unalias())
+    return Output(output_name(node), value, compiler.time_of(node.unalias()))
 
 
 def _tail(draft: Draft, compiler: ResultCompiler) -> tuple[Tail | None, list[Output]]:
@@ -251,13 +281,14 @@ def _sort_key(draft: Draft, node: exp.Expr) -> exp.Expr:
 
 def _input(draft: Draft, states: States) -> tuple[Step, str]:
     """The step whose rows reach the operator, and what its `prepare` stands on."""
-    order = ("_shard", "_offset") if states.in_order else ()
-    draft.env.read_origin(draft.rows.sources, (*order, *(ORIGIN if draft.env.origin else ())))
-    if not draft.env.origin:
+    order = ("_shard", "_offset") if states.in_order and draft.rows.origin else ()
+    origin = draft.env.origin and draft.rows.origin
+    draft.env.read_origin(draft.rows.sources, (*order, *(ORIGIN if origin else ())))
+    if not origin:
         return draft.rows.step, f"{draft.rows.body(order)}{draft.condition}"
     columns = [c for c in (*draft.rows.columns, *_extras(draft)) if c.name not in ORIGIN]
     for column in columns:
-        draft.rows.mark(column.name)
+        draft.rows.mark(column.ref or column.name)
     listed = [quote(c.name) for c in columns] + [f"{hidden_name(name)} AS {quote(name)}" for name in ORIGIN]
     sql = f"SELECT {', '.join(listed)} FROM {draft.rows.body(ORIGIN)}{draft.condition}"
     schema = pa.schema([pa.field(c.name, c.type) for c in columns] + [pa.field(name, STRING) for name in ORIGIN])
@@ -273,8 +304,5 @@ def _prepare(groups: Groups, states: States, rows: str) -> str:
     columns = [f"{text} AS {name}" for text, (name, _) in groups.keys.items()]
     columns += [f"{text} AS {name}" for text, name in states.columns.items()]
     if groups.window is not None:
-        columns.append(f"epoch_us({groups.window.time}) AS _t")
-    elif groups.time_key is not None:
-        text = next(text for text, (name, _) in groups.keys.items() if name == groups.time_key)
-        columns.append(f"epoch_us({text}) AS _t")
+        columns.append(f"epoch_us({groups.window.text}) AS _t")
     return f"SELECT {', '.join(columns) or 'true AS _row'} FROM {rows}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from streamproc.plan.faults import RefusedError
-from streamproc.plan.plan import Aggregate, Limit, Order, OutputMode, Project, Query, Scan, Step
+from streamproc.plan.plan import Aggregate, Limit, Operation, Order, OutputMode, Project, Query, Step
 from streamproc.plan.relation import Relation, Tail
 from streamproc.plan.types import quote
 
@@ -16,13 +16,11 @@ def finish(sink: str, mode: OutputMode, late: bool, relation: Relation) -> Query
     root, tail = _root(relation), relation.tail
     if tail is not None:
         root = _tailed(root, relation, tail, mode)
-    return Query(sink, root, mode, relation.schema, late and aggregate_of(root) is not None)
+    return Query(sink, root, mode, relation.schema, late and any(isinstance(step, Operation) for step in relation.step.walk()))
 
 
-def aggregate_of(step: Step) -> Aggregate | None:
-    while not isinstance(step, Aggregate | Scan):
-        step = step.input
-    return step if isinstance(step, Aggregate) else None
+def aggregates_of(step: Step) -> list[Aggregate]:
+    return [step for step in step.walk() if isinstance(step, Aggregate)]
 
 
 def _root(relation: Relation) -> Step:
@@ -31,14 +29,13 @@ def _root(relation: Relation) -> Step:
 
 
 def _check_mode(mode: OutputMode, relation: Relation) -> None:
-    step = aggregate_of(relation.step)
-    if step is None:
-        if mode == "complete":
-            raise RefusedError("mode complete needs an aggregate, since all rows of the job would be kept; write mode: append")
-        return
-    if mode == "append" and not step.uses_watermark:
-        needed = _why_not_final(step, relation)
-        raise RefusedError(f"mode append writes a group when no more rows can come, which {needed}, or write mode: update")
+    aggregates = aggregates_of(relation.step)
+    if mode == "complete" and not aggregates:
+        raise RefusedError("mode complete needs an aggregate, since all rows of the job would be kept; write mode: append")
+    for step in aggregates:
+        if mode == "append" and not step.uses_watermark:
+            needed = _why_not_final(step, relation)
+            raise RefusedError(f"mode append writes a group when no more rows can come, which {needed}, or write mode: update")
 
 
 def _why_not_final(step: Aggregate, relation: Relation) -> str:
@@ -66,11 +63,9 @@ def notes(queries: Mapping[str, Query]) -> tuple[str, ...]:
     """What somebody who runs the job should know."""
     found = []
     for name, query in queries.items():
-        step = aggregate_of(query.root)
-        if step is None:
-            continue
-        if query.mode == "complete" and not step.global_group:
-            found.append(f"sink {name}: mode complete keeps every group for ever and writes all of them each epoch")
-        elif not step.uses_watermark and step.keys:
-            found.append(f"sink {name}: groups without an event-time window are kept for ever; state grows with the number of keys")
+        for step in aggregates_of(query.root):
+            if query.mode == "complete" and not step.global_group:
+                found.append(f"sink {name}: mode complete keeps every group for ever and writes all of them each epoch")
+            elif not step.uses_watermark and step.keys:
+                found.append(f"sink {name}: groups without an event-time window are kept for ever; state grows with the number of keys")
     return tuple(found)

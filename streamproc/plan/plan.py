@@ -1,14 +1,15 @@
 """The plan: what the planner hands to the operators. Frozen values; `str(plan)` prints the tree.
 
-SQL in a plan is DuckDB's, reads exactly one relation called `input`, and is made only from the job's text
-(never from data). It may read the variable `epoch_now` (TIMESTAMPTZ), the logged time of the epoch; the session's
-TimeZone is the plan's. A query is a tree of steps; each step's `schema` is the Arrow schema it yields.
+SQL in a plan is DuckDB's, reads one relation called `input` (and bounded tables as `"table:<name>"`), and is made only
+from the job's text (never from data). It may read the variable `epoch_now` (TIMESTAMPTZ), the logged time of the epoch;
+the session's TimeZone is the plan's. A query is a tree of steps; each step's `schema` is the Arrow schema it yields.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import pyarrow as pa
 
@@ -17,8 +18,59 @@ from streamproc.window import Window
 OutputMode = Literal["append", "update", "complete"]
 
 
+class Step:
+    """A node of a query's tree. Its rows are appended, or, with `changes`, they are changes of a result: then a column
+    `#w` (BIGINT, not 0) says how often a row came (above 0) or went (below), as in a Z-set.
+    """
+
+    schema: pa.Schema
+
+    @property
+    def inputs(self) -> tuple[Step, ...]:
+        return ()
+
+    @property
+    def changes(self) -> bool:
+        return any(step.changes for step in self.inputs)
+
+    def over(self, *inputs: Step) -> Step:
+        """The same step over other inputs."""
+        assert not inputs
+        return self
+
+    def walk(self) -> Iterator[Step]:
+        """Every step of the tree, inputs before what reads them."""
+        for step in self.inputs:
+            yield from step.walk()
+        yield self
+
+
 @dataclass(frozen=True)
-class Scan:
+class Unary(Step):
+    """A step over one input."""
+
+    input: Step
+
+    @property
+    def inputs(self) -> tuple[Step, ...]:
+        return (self.input,)
+
+    def over(self, *inputs: Step) -> Self:
+        (only,) = inputs
+        return replace(self, input=only)
+
+
+class Operation(Step):
+    """A step that needs more than one row, or remembers. `id` is its kind in the tree being planned, its own name in a plan."""
+
+    id: str
+
+    def named(self, name: str) -> Self:
+        return replace(self, id=name)  # type: ignore[type-var]  # every operation is a dataclass
+
+
+@dataclass(frozen=True)
+class Scan(Step):
     """Rows of one source: declared columns that the job reads and extra columns (`_shard`, …) that it names.
     All scans of one source are equal: it is decoded once for all sinks.
     """
@@ -28,12 +80,28 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Project:
-    """Stateless SQL, row by row or exploding: `SELECT … FROM input [WHERE …]`. Order of rows is kept."""
+class Project(Unary):
+    """Stateless SQL, row by row or exploding: `SELECT … FROM input [WHERE …]`, maybe with bounded tables joined to it.
+    Order of rows is kept.
+    """
 
-    input: Step
     sql: str
     schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class Union(Step):
+    """The rows of every branch, which are all of this schema, one branch after the other."""
+
+    branches: tuple[Step, ...]
+    schema: pa.Schema
+
+    @property
+    def inputs(self) -> tuple[Step, ...]:
+        return self.branches
+
+    def over(self, *inputs: Step) -> Union:
+        return replace(self, branches=inputs)
 
 
 @dataclass(frozen=True)
@@ -41,7 +109,8 @@ class StateColumn:
     """One DuckDB aggregate state: `function(args) FILTER (WHERE filter) EXPORT_STATE AS name`.
 
     `args` are columns of the aggregate's prepared rows, `types` their DuckDB types; `constants` and `order` are
-    the further arguments of `to_aggregate_state` (see operators/aggregate.py).
+    the further arguments of `to_aggregate_state` (see operators/states.py). With `distinct`, columns too, it is
+    over every combination of their values once.
     """
 
     name: str
@@ -51,21 +120,21 @@ class StateColumn:
     filter: str | None = None
     constants: tuple[str, ...] = ()
     order: tuple[tuple[str, str], ...] = ()
+    distinct: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Aggregate:
+class Aggregate(Unary, Operation):
     """Grouped aggregate, incremental: prepare → window → partial states → runs → finalize → `post`.
 
     `input` yields the rows as they reach the operator (what `late` shows). `prepare` is `SELECT … FROM input`
-    and yields `keys` (k0, k1, …), arguments (a0, …), filters (f0, …) and, if the query has a time, `_t` (event
+    and yields `keys` (k0, k1, …), arguments (a0, …), filters (f0, …) and, with `window`, `_t` (event
     time, BIGINT µs, NULL where the row has none). With `window`, a row goes to the windows of `_t` and the groups
-    gain `_ws`, `_we` (BIGINT µs, NOT NULL; rows with NULL `_t` go nowhere). Without a window but with `time_key`, that key is the
-    event time itself and a group is final when it ≤ watermark. `post` is `SELECT … FROM input [WHERE having]` over keys (k0…),
+    gain `_ws`, `_we` (BIGINT µs, NOT NULL; rows with NULL `_t` go nowhere). Without a window but with `time_key`, SQL over the
+    keys (BIGINT µs), a group is final when that ≤ watermark. `post` is `SELECT … FROM input [WHERE having]` over keys (k0…),
     `_ws`, `_we` and finalized states under their names, and yields `schema`.
     """
 
-    input: Step
     prepare: str
     keys: tuple[str, ...]
     states: tuple[StateColumn, ...]
@@ -77,29 +146,27 @@ class Aggregate:
     global_group: bool = False
     """No GROUP BY at all: one group that exists also without rows (update and complete)."""
     uses_watermark: bool = True
-    """False: the window's time (or no key) is watermarked, so nothing is ever late or final here."""
+    """False: neither the window's time nor a key is watermarked, so nothing is ever late or final here."""
+    lag_us: int = 0
+    """How much older than the watermark rows may be here without being late (above a join with a time bound)."""
 
 
 @dataclass(frozen=True)
-class Limit:
+class Limit(Unary, Operation):
     """`LIMIT n` in append: the first n rows of the job's life."""
 
-    input: Step
     rows: int
     schema: pa.Schema
     id: str = "limit"
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(Unary, Operation):
     """`ORDER BY … LIMIT` in complete: `sql` is `SELECT … FROM input ORDER BY … LIMIT …`."""
 
-    input: Step
     sql: str
     schema: pa.Schema
-
-
-Step = Scan | Project | Aggregate | Limit | Order
+    id: str = "order"
 
 
 @dataclass(frozen=True)
@@ -133,5 +200,7 @@ class Plan:
     queries: dict[str, Query]
     watermarks: dict[str, Watermark]
     time_zone: str = "UTC"
+    tables: Mapping[str, pa.Schema] = field(default_factory=dict)
+    """Bounded tables that something joins with: what is read of them."""
     notes: tuple[str, ...] = field(default=())
     """What `explain` and `check` want said: unbounded state, at-least-once sinks, …"""

@@ -5,9 +5,11 @@ A SELECT goes through `RULES`, a query's root through `modes.finish`; then every
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 import pyarrow as pa
@@ -20,8 +22,8 @@ from streamproc.plan.checked import Checker
 from streamproc.plan.dialect import parse_query
 from streamproc.plan.faults import CircleError, DependsOnFaultyViewError, LocatedError, PlanFaults, RefusedError, SqlFault, nearest
 from streamproc.plan.grouping import group_rows
-from streamproc.plan.plan import Aggregate, OutputMode, Plan, Query, Scan, Step, Watermark
-from streamproc.plan.relation import Column, Relation, hidden_name
+from streamproc.plan.plan import Aggregate, Operation, OutputMode, Plan, Query, Scan, Step, Watermark
+from streamproc.plan.relation import Column, Relation, Time, hidden_name
 from streamproc.plan.select import Draft, Rule, explode_laterals, filter_rows, order_and_limit, project_rows, read_from, refuse_clauses
 from streamproc.plan.types import text_literal
 from streamproc.plan.unions import union_all
@@ -29,6 +31,7 @@ from streamproc.plan.unions import union_all
 T = TypeVar("T")
 RULES: tuple[Rule, ...] = (refuse_clauses, read_from, explode_laterals, filter_rows, project_rows, group_rows, order_and_limit)
 """What a SELECT goes through, in this order."""
+NO_TABLES: Mapping[str, BoundedInfo] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class TableInfo:
 
 
 @dataclass(frozen=True)
+class BoundedInfo:
+    """A bounded table to join with. `versioned`: its key column and the column that says from when on a row is valid."""
+
+    schema: pa.Schema
+    versioned: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class SinkQuery:
     """A sink's SQL and output mode; `late`: rows at operators must say where they came from."""
 
@@ -49,9 +60,16 @@ class SinkQuery:
     late: bool = False
 
 
-def plan_job(tables: Mapping[str, TableInfo], views: Mapping[str, str], sinks: Mapping[str, SinkQuery], *, time_zone: str = "UTC") -> Plan:
+def plan_job(
+    tables: Mapping[str, TableInfo],
+    views: Mapping[str, str],
+    sinks: Mapping[str, SinkQuery],
+    *,
+    bounded: Mapping[str, BoundedInfo] = NO_TABLES,
+    time_zone: str = "UTC",
+) -> Plan:
     """The plan of a job; PlanFaults with everything that is wrong in its SQL."""
-    job = Job(tables, views)
+    job = Job(tables, views, bounded)
     for name in views:
         job.attempt(f"views.{name}", views[name], partial(job.view, name, origin=False, mode=None))
     queries: dict[str, Query] = {}
@@ -61,24 +79,35 @@ def plan_job(tables: Mapping[str, TableInfo], views: Mapping[str, str], sinks: M
             queries[name] = query
     job.stop_if_faulty()
     scans = {name: Scan(name, job.scan_schema(name)) for name in tables}
-    queries = {name: replace(q, root=with_scans(q.root, scans, time_zone)) for name, q in queries.items()}
+    queries = {name: replace(q, root=completed(q.root, scans, time_zone)) for name, q in queries.items()}
     watermarks = {name: t.watermark for name, t in tables.items() if t.watermark}
-    checker = Checker(time_zone)
+    read = {name: info.schema for name, info in bounded.items() if name in job.read}
+    checker = Checker(time_zone, read)
     for name, query in queries.items():
         job.attempt(f"sinks.{name}.query", sinks[name].query, partial(checker.check, query))
     checker.close()
     job.stop_if_faulty()
-    return Plan(scans, queries, watermarks, time_zone, modes.notes(queries))
+    return Plan(scans, queries, watermarks, time_zone, read, modes.notes(queries))
 
 
-def with_scans(step: Step, scans: Mapping[str, Scan], time_zone: str) -> Step:
-    """The tree with every scan replaced by the final one of its source, and windows placed in the time zone."""
-    if isinstance(step, Scan):
-        return scans[step.source]
-    below = with_scans(step.input, scans, time_zone)
-    if isinstance(step, Aggregate) and step.window is not None:
-        return replace(step, input=below, window=registry.in_zone(step.window, time_zone))
-    return replace(step, input=below)
+def completed(root: Step, scans: Mapping[str, Scan], time_zone: str) -> Step:
+    """The tree with every scan replaced by the final one of its source, windows placed in the time zone, and operators told
+    apart by their ids.
+    """
+    ids: Counter[str] = Counter()
+
+    def complete(step: Step) -> Step:
+        if isinstance(step, Scan):
+            return scans[step.source]
+        step = step.over(*(complete(below) for below in step.inputs))
+        if isinstance(step, Aggregate) and step.window is not None:
+            step = replace(step, window=registry.in_zone(step.window, time_zone))
+        if isinstance(step, Operation):
+            ids[step.id] += 1
+            step = step.named(f"{step.id}{ids[step.id]}" if ids[step.id] > 1 else step.id)
+        return step
+
+    return complete(root)
 
 
 @dataclass
@@ -87,10 +116,11 @@ class Job:
 
     tables: Mapping[str, TableInfo]
     views: Mapping[str, str]
+    bounded: Mapping[str, BoundedInfo] = field(default_factory=dict)
     read: dict[str, set[str]] = field(default_factory=dict)
     faults: list[SqlFault] = field(default_factory=list)
     parsed: dict[str, exp.Query] = field(default_factory=dict)
-    planned: dict[tuple[str, bool], Relation] = field(default_factory=dict)
+    planned: dict[tuple[str, bool, OutputMode | None], Relation] = field(default_factory=dict)
     open: list[str] = field(default_factory=list)
 
     def attempt(self, place: str, text: str, work: Callable[[], T]) -> T | None:
@@ -119,7 +149,7 @@ class Job:
         if name in self.open:
             cycle = " -> ".join([*self.open[self.open.index(name) :], name])
             raise CircleError(f"views read each other in a circle: {cycle}; one of them must read a source", line=0)
-        key = (name, origin)
+        key = (name, origin, mode)
         if key not in self.planned:
             self.open.append(name)
             try:
@@ -143,8 +173,9 @@ class Job:
             origin = {"_source": text_literal(name)}
             return f"(SELECT *{''.join(f', {origin.get(h, h)} AS {hidden_name(h)}' for h in hidden)} FROM input)" if hidden else "input"
 
-        columns = tuple(Column(f.name, f.type, f.name == event) for f in info.schema)
-        extras = tuple(Column(f.name, _extra_type(f), f.name == event) for f in info.extra)
+        time = {event: Time()}
+        columns = tuple(Column(f.name, f.type, time.get(f.name)) for f in info.schema)
+        extras = tuple(Column(f.name, _extra_type(f), time.get(f.name)) for f in info.extra)
         return Relation(columns, Scan(name, pa.schema([])), body, name, extras, read.add, (name,), event is not None)
 
     def scan_schema(self, name: str) -> pa.Schema:
@@ -176,7 +207,7 @@ class Names:
         if isinstance(node, exp.Subquery):
             return inner.plan(node.this)
         if isinstance(node, exp.SetOperation):
-            return union_all(node, inner.plan(node.left), inner.plan(node.right))
+            return union_all(self, node, inner.plan(node.left), inner.plan(node.right))
         if not isinstance(node, exp.Select):
             raise RefusedError("only SELECT and UNION ALL can stand here")
         draft = Draft(node, inner)
@@ -217,6 +248,8 @@ class Names:
         for known in self.job.tables:
             if known.lower() == name:
                 return self.job.table(known)
+        if any(known.lower() == name for known in self.job.bounded):
+            raise RefusedError(f"{node.name} is a bounded table; a query reads a source and joins the table to it")
         known_names = [*self.ctes, *self.job.views, *self.job.tables]
         hint = nearest(node.name, known_names) or f"; there are {', '.join(known_names)}"
         raise LocatedError(f"there is no source or view {node.name!r}{hint}", node)

@@ -18,7 +18,7 @@ from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.names import output_name
 from streamproc.plan.plan import OutputMode, Step
-from streamproc.plan.relation import Column, Relation, RelationScope, Tail, hidden_columns
+from streamproc.plan.relation import Column, Relation, RelationScope, Tail, Time, hidden_columns
 from streamproc.plan.types import NULL, Sql, duck_type, quote
 
 
@@ -43,7 +43,7 @@ class Output:
 
     name: str
     value: Sql
-    event: bool = False
+    time: Time | None = None
 
 
 @dataclass
@@ -180,7 +180,7 @@ def _row_output(compiler: Compiler, draft: Draft, node: exp.Expr) -> Output:
     value = node.unalias()
     if isinstance(value, exp.Anonymous) and value.name.lower().startswith("explode"):
         return Output(node.alias or "col", generated(compiler, value))
-    return Output(output_name(node), compiler.compile(value), draft.scope.is_event(value))
+    return Output(output_name(node), compiler.compile(value), draft.scope.time_of(value))
 
 
 def _stars(draft: Draft, node: exp.Expr) -> list[Output]:
@@ -188,29 +188,36 @@ def _stars(draft: Draft, node: exp.Expr) -> list[Output]:
     star = node if isinstance(node, exp.Star) else node.this if isinstance(node, exp.Column) and isinstance(node.this, exp.Star) else None
     if star is None:
         return []
-    if isinstance(node, exp.Column) and node.table.lower() != draft.rows.alias.lower():
-        raise LocatedError(f"there is no table {node.table!r} in FROM; the table is {draft.rows.alias}", node)
+    meant = draft.rows.columns
+    if isinstance(node, exp.Column):
+        tables = {c: (c.table or draft.rows.alias) for c in meant}
+        meant = tuple(c for c, table in tables.items() if table.lower() == node.table.lower())
+        if not meant:
+            raise LocatedError(f"there is no table {node.table!r} in FROM; there is {', '.join(dict.fromkeys(tables.values()))}", node)
     left_out = {e.name.lower() for e in star.args.get("except_") or ()}
-    unknown = left_out - {c.name.lower() for c in draft.rows.columns}
+    unknown = left_out - {c.name.lower() for c in meant}
     if unknown or star.args.get("replace") or star.args.get("rename"):
         wrong = f"* EXCEPT ({', '.join(sorted(unknown))}): no such column" if unknown else "only * EXCEPT (…) is supported"
         raise LocatedError(wrong, node)
-    kept = [c for c in draft.rows.columns if c.name.lower() not in left_out]
+    kept = [c for c in meant if c.name.lower() not in left_out]
     for column in kept:
-        draft.rows.mark(column.name)
-    return [Output(c.name, Sql(quote(c.name), c.type), c.event) for c in kept]
+        draft.rows.mark(column.ref or column.name)
+    return [Output(c.name, Sql(c.sql, c.type), c.time) for c in kept]
 
 
 def projected(relation: Relation, outputs: Sequence[Output], condition: str, step: Step) -> Relation:
     """`SELECT outputs FROM relation condition` as a relation over `step`."""
-    columns = tuple(Column(o.name, _stored(o.value).type, o.event) for o in outputs)
+    columns = tuple(Column(o.name, _stored(o.value).type, o.time) for o in outputs)
     refuse_twice(columns)
     listed = ", ".join(f"{_stored(o.value).text} AS {quote(o.name)}" for o in outputs)
 
     def body(hidden: Sequence[str]) -> str:
         return f"(SELECT {listed}{hidden_columns(hidden)} FROM {relation.body(hidden)}{condition})"
 
-    return Relation(columns, step, body, sources=relation.sources, has_watermark=relation.has_watermark, aggregated=relation.aggregated)
+    return Relation(
+        columns, step, body,
+        sources=relation.sources, has_watermark=relation.has_watermark, computed=relation.computed, origin=relation.origin,
+    )  # fmt: skip
 
 
 def _stored(value: Sql) -> Sql:

@@ -12,7 +12,7 @@ from streamproc.options import duration_us
 from streamproc.plan.casts import convert
 from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
-from streamproc.plan.relation import RelationScope
+from streamproc.plan.relation import RelationScope, Time
 from streamproc.window import Window
 
 _LATER = {
@@ -23,11 +23,11 @@ _LATER = {
 
 @dataclass(frozen=True)
 class TimeWindow:
-    """`time` is SQL of an instant over the input rows; `event`: it is the watermarked event time."""
+    """`text` is SQL of an instant over the input rows; `time`: what it says of event time, None if that has no watermark."""
 
     window: Window
-    time: str
-    event: bool
+    text: str
+    time: Time | None
 
 
 def is_window(node: exp.Expr) -> bool:
@@ -47,7 +47,7 @@ def read_window(scope: RelationScope, node: exp.Expr) -> TimeWindow:
         window = registry.window(name, [_duration(d) for d in durations])
     except ValueError as error:
         raise LocatedError(str(error), node) from None
-    return TimeWindow(window, value.text, scope.is_event(time))
+    return TimeWindow(window, value.text, scope.time_of(time))
 
 
 def _duration(node: exp.Expr) -> int:

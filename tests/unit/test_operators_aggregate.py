@@ -179,7 +179,7 @@ async def test_rows_that_where_drops_are_never_late(job):
 
 async def test_a_grouped_event_time_is_final_at_the_watermark(job):
     schema = pa.schema([("ts", TS), ("n", pa.int64())])
-    step = Aggregate(scan(), "SELECT ts AS k0 FROM input", ("k0",), (COUNT,), "SELECT k0 AS ts, s0 AS n FROM input", schema, time_key="k0")
+    step = Aggregate(scan(), "SELECT ts AS k0 FROM input", ("k0",), (COUNT,), "SELECT k0 AS ts, s0 AS n FROM input", schema, time_key="epoch_us(k0)")
     job = job(plan_of(step, "append", time_zone="Europe/Berlin"))
     assert brief(await job.epoch(rows_of([(5, "a", 1), (5, "b", 1), (7, "a", 1), (None, "a", 1)]), 4)) == []
     assert job.output.timer_us == 5 * S
