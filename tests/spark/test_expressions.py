@@ -1,0 +1,44 @@
+"""Expressions give Spark's value and type or are refused: against recorded answers, and against Spark itself."""
+
+from __future__ import annotations
+
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+MODULE = runpy.run_path(str(Path(__file__).with_name("differential.py")))
+NAMES, cases, answers, key, verdict = (MODULE[name] for name in ("names", "cases", "answers", "key", "verdict"))
+COUNTED = Counter()
+
+
+@pytest.mark.parametrize("name", NAMES())
+def test_every_case_has_its_verdict(name):
+    recorded, wrong = answers(name), []
+    for case in cases(name):
+        answer = recorded.get(key(case))
+        assert answer is not None, f"no answer to {case}: python tests/spark/differential.py record {name}"
+        found = verdict(case, answer)
+        COUNTED[found.kind] += 1
+        if found.kind != case.section.replace("approx", "equal"):
+            wrong.append(f"{found.kind}: {case.table}: {case.sql}: {found.why}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_enough_cases_are_equal():
+    sections = Counter(case.section for name in NAMES() for case in cases(name))
+    print(f"Spark expressions: {sections['equal'] + sections['approx']} equal, {sections['refused']} refused, 0 different")
+    assert sum(sections.values()) >= 90
+    assert sections["refused"] <= 0.2 * sum(sections.values())
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(900)
+def test_the_recorded_answers_are_sparks(spark):
+    spark.register(MODULE["tables"]())
+    for name in NAMES():
+        recorded = answers(name)
+        fresh = MODULE["ask"](spark, cases(name))
+        assert {k: v for k, v in fresh.items() if recorded.get(k) != v} == {}, name
+        assert set(recorded) == set(fresh), f"{name}: answers to no case"
