@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamproc.batch import TIMESTAMP
 from streamproc.errors import Bug
 from streamproc.operators.duck import Duck, empty_input, nested, quoted
+from streamproc.operators.late import refused, source_rows
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
@@ -93,20 +93,18 @@ class AggregateOperator(Operator):
         watermark = self._behind(epoch.time.watermark_start_us)
         if watermark is None or self._query.mode == "complete":
             return [one.part.drop_columns([_COUNT]) for one in fed], None, 0
-        kept, refused, count = [], [], 0
+        kept, gone, count = [], list[pa.Table](), 0
         for one in fed:
             part = one.part
             final = pc.fill_null(pc.less_equal(part.column("_we"), watermark), False)
             late = pc.sum(pc.filter(part.column(_COUNT), final)).as_py() or 0
             count += late
             if late and self._carries_origin:
-                refused.append(self._late_rows(epoch.duck, one.rows(epoch.duck), watermark))
+                gone.append(self._late_rows(epoch.duck, one.rows(epoch.duck), watermark))
             kept.append(part.filter(pc.invert(final)).drop_columns([_COUNT]))
-        if not refused:
+        if not gone:
             return kept, None, count
-        late_table = pa.concat_tables(refused)
-        origin = late_table.select(["_source", "_shard", "_offset"])
-        return kept, late_table, origin.group_by(origin.column_names).aggregate([]).num_rows
+        return kept, pa.concat_tables(gone), source_rows(gone)
 
     def _late_rows(self, duck: Duck, reached: pa.Table, watermark: int) -> pa.Table:
         """The operator's input rows that no open group takes, with the reason."""
@@ -114,16 +112,8 @@ class AggregateOperator(Operator):
         if len(end) != reached.num_rows:
             raise Bug(f"sink {self._query.sink}: the aggregate's prepared rows are not its input rows")
         late = pc.fill_null(pc.less_equal(end, watermark), False)
-        refused, end = reached.filter(late), end.filter(late)
-        columns = {
-            "_window": self._window_text(duck, end),
-            "_watermark": pa.repeat(pa.scalar(watermark, pa.int64()), len(end)).cast(TIMESTAMP),
-            "_reason": pa.repeat("late: every window of the row was final" if self._step.window else "late: event time", len(end)),
-            "_sink": pa.repeat(self._query.sink, len(end)),
-        }
-        for name, column in columns.items():
-            refused = refused.append_column(name, column)
-        return refused
+        reason = "late: every window of the row was final" if self._step.window else "late: event time"
+        return refused(self._query.sink, reached.filter(late), watermark, reason, self._window_text(duck, end.filter(late)))
 
     def _window_text(self, duck: Duck, end: pa.ChunkedArray) -> pa.ChunkedArray:
         if self._step.window is None:
