@@ -1,25 +1,31 @@
 """Made-up events: as many as wanted, the same ones each time. A row is a function of seed, shard and its number.
 
-Positions are row numbers. Rows appear at `rows_per_second` from the moment the source is made, event times run at the same rate
-from 2026-01-01T00:00:00Z on; without a rate they appear as quickly as they are read and event time runs at 1,000 rows a second.
+Positions are row numbers. Rows appear at `rows_per_second` from the moment the source is made, without a rate as quickly as
+they are read. Event times begin at 2026-01-01T00:00:00Z. Those of clicks run at the rate, 1,000 rows a second without one;
+those of Nexmark always at `events_per_second`, so that sources of the three kinds fit together whatever their pace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, cast
 
 import pyarrow as pa
-from pydantic import Field, field_validator, model_validator
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
 
 from streamproc.batch import Chunk
 from streamproc.formats.clicks import SCHEMA, SINCE_US, clicks, times
+from streamproc.formats.nexmark import CYCLE, EVENTS_PER_SECOND, SLOTS, Nexmark, NexmarkKind
 from streamproc.offset import Position, Start
 from streamproc.options import SourceOptions
+from streamproc.schema import parse_ddl
 from streamproc.source import Reader, Shard, Source
 from streamproc.world import World
 
 CHUNK_ROWS = 10_000
+CHUNK_EVENTS = 400 * CYCLE
+"""Of Nexmark's three kinds together: read side by side they stay together in event time."""
 WAIT_S = (0.05, 1.0)
 """How long a read waits for the next row, at least and at most: rows come in handfuls, not one by one."""
 
@@ -30,29 +36,105 @@ class GeneratorOptions(SourceOptions):
     """Keys of a `generator` source."""
 
     type: Literal["generator"] = "generator"
-    kind: Kind = Field("clicks", description=f"clicks: {SCHEMA}, the schema unless another is given")
+    kind: Kind = Field(
+        "clicks", description=f"clicks: {SCHEMA}; nexmark.…: the benchmark's columns. They are the schema unless another is given"
+    )
     rows_per_second: float | None = Field(None, gt=0, description="over all shards; as quickly as they are read unless given")
     rows: int | None = Field(None, ge=0, description="over all shards, then they end; endless unless given")
     shards: int = Field(1, ge=1, le=1000)
     seed: int = Field(0, ge=0, lt=2**32)
-
-    @field_validator("kind")
-    @classmethod
-    def _built(cls, value: str) -> str:
-        if value != "clicks":
-            raise ValueError(f"kind: {value} is not built yet; use clicks")
-        return value
+    events_per_second: int = Field(
+        EVENTS_PER_SECOND, ge=1, le=1_000_000, description="Nexmark: how many events of all kinds happen in a second of event time"
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _default_schema(cls, given: Any) -> Any:
-        return {"schema": SCHEMA} | given if isinstance(given, dict) else given
+    def _columns_by_default(cls, given: object) -> object:
+        """Nexmark's rows come as columns (the engine's word for that is parquet) unless payloads are asked for."""
+        if isinstance(given, dict) and str(given.get("kind")).startswith("nexmark"):
+            return {"format": "parquet"} | given
+        return given
 
     @model_validator(mode="after")
-    def _payloads_are_json(self) -> GeneratorOptions:
-        if self.format not in ("json", "raw"):
-            raise ValueError(f"format: {self.format} does not fit; generated payloads are json (or raw)")
+    def _format_fits(self) -> GeneratorOptions:
+        allowed = ("json", "raw") if self.kind == "clicks" else ("parquet", "json", "raw")
+        if self.format not in allowed:
+            raise ValueError(f"format: {self.format} does not fit; generated {self.kind} rows come as {', '.join(allowed)}")
         return self
+
+    def default_schema(self) -> pa.Schema | None:
+        """Columns of the kind, where the payload is not raw."""
+        if self.format == "raw":
+            return super().default_schema()
+        return parse_ddl(SCHEMA) if self.kind == "clicks" else self.nexmark().schema
+
+    def nexmark(self) -> Nexmark:
+        """The rows of a Nexmark kind."""
+        return Nexmark(cast("NexmarkKind", self.kind.removeprefix("nexmark.")), self.seed, self.events_per_second)
+
+
+class Rows(Protocol):
+    """What a kind's rows are; `first` and `count` are numbers within one shard. `chunk_rows`: in one read at most."""
+
+    chunk_rows: int
+
+    def columns(self, shard: str, first: int, count: int, wanted: frozenset[str]) -> dict[str, pa.Array]: ...
+
+    def row_at(self, shard: str, at_us: int) -> int: ...
+
+
+class ClickRows:
+    """Payloads; each shard has its own events."""
+
+    chunk_rows = CHUNK_ROWS
+
+    def __init__(self, seed: int, rows_per_second: float | None) -> None:
+        self._seed = seed
+        self._step_us = max(1, round(1e6 / (rows_per_second or 1000)))
+
+    def columns(self, shard: str, first: int, count: int, wanted: frozenset[str]) -> dict[str, pa.Array]:
+        columns = {"_value": clicks(self._seed, shard, first, count, step_us=self._step_us)}
+        if "_timestamp" in wanted:
+            columns["_timestamp"] = times(first, count, step_us=self._step_us)
+        return columns
+
+    def row_at(self, shard: str, at_us: int) -> int:
+        del shard
+        return -(-(at_us - SINCE_US) // self._step_us)
+
+
+class NexmarkRows:
+    """Columns, or payloads of all of them; the shards take turns, so that together they hold every row once."""
+
+    def __init__(self, options: GeneratorOptions) -> None:
+        self._nexmark = options.nexmark()
+        self._shards = options.shards
+        self._payloads = options.format != "parquet"
+        self._names = frozenset((options.schema_ or self._nexmark.schema).names)
+        self.chunk_rows = CHUNK_EVENTS // CYCLE * SLOTS[self._nexmark.kind][1]
+
+    def columns(self, shard: str, first: int, count: int, wanted: frozenset[str]) -> dict[str, pa.Array]:
+        rows = pc.add(pc.multiply(pa.arange(first, first + count), self._shards), int(shard))
+        if self._payloads:
+            columns = {"_value": json_payloads(self._nexmark.columns(rows, self._nexmark.schema.names))}
+        else:
+            columns = self._nexmark.columns(rows, self._names)
+        if "_timestamp" in wanted:
+            columns["_timestamp"] = self._nexmark.times(rows)
+        return columns
+
+    def row_at(self, shard: str, at_us: int) -> int:
+        return -(-(self._nexmark.row_at(at_us) - int(shard)) // self._shards)
+
+
+def json_payloads(columns: dict[str, pa.Array]) -> pa.Array:
+    """A JSON object a row (binary); strings must need no escapes, times are written without a zone."""
+    parts: list[pa.Array | str] = []
+    for name, values in columns.items():
+        quote = "" if pa.types.is_integer(values.type) else '"'
+        text = values.cast(pa.timestamp("us")) if pa.types.is_timestamp(values.type) else values
+        parts += [f'{"," if parts else "{"}"{name}":{quote}', text.cast(pa.string()), quote]
+    return pc.binary_join_element_wise(*parts, "}", "").cast(pa.binary())
 
 
 class Generator(Source):
@@ -66,6 +148,7 @@ class Generator(Source):
         self._name = name
         self._began_s = world.clock.monotonic_s()
         self._rate = None if options.rows_per_second is None else options.rows_per_second / options.shards
+        self._rows: Rows = ClickRows(options.seed, self._rate) if options.kind == "clicks" else NexmarkRows(options)
         self._ahead: dict[str, int] = {}
 
     async def shards(self) -> Sequence[Shard]:
@@ -73,7 +156,7 @@ class Generator(Source):
 
     async def position(self, shard: Shard, start: Start) -> Position:
         if start.kind == "timestamp":
-            return str(self._limited(shard.id, -(-((start.at_us or 0) - SINCE_US) // self._step_us())) - 1)
+            return str(self._limited(shard.id, self._rows.row_at(shard.id, start.at_us or 0)) - 1)
         return str((self._made(shard.id) if start.kind == "latest" and self._rate else 0) - 1)
 
     async def open(self, shard: Shard, after: Position) -> Reader:
@@ -81,9 +164,6 @@ class Generator(Source):
         if self._rate is not None and self._made(shard.id) < first:  # a restart: what was read once has been made
             self._ahead[shard.id] = self._ahead.get(shard.id, 0) + first - self._made(shard.id)
         return _GeneratorReader(self, shard.id, first)
-
-    def _step_us(self) -> int:
-        return max(1, round(1e6 / (self._rate or 1000)))
 
     def _limited(self, shard: str, row: int) -> int:
         return max(0, row if self._end(shard) is None else min(row, self._end(shard) or 0))
@@ -100,24 +180,19 @@ class Generator(Source):
         elapsed_s = self._clock.monotonic_s() - self._began_s
         return self._limited(shard, int(elapsed_s * (self._rate or 0)) + self._ahead.get(shard, 0))
 
-    def _rows(self, shard: str, first: int, count: int) -> pa.RecordBatch:
-        step_us = self._step_us()
-        columns = {
-            "_offset": pa.arange(first, first + count),
-            "_value": clicks(self._options.seed, shard, first, count, step_us=step_us),
-        }
-        if "_timestamp" in self.wanted:
-            columns["_timestamp"] = times(first, count, step_us=step_us)
-        return pa.RecordBatch.from_pydict(columns)
+    def _batch(self, shard: str, first: int, count: int) -> pa.RecordBatch:
+        columns = self._rows.columns(shard, first, count, self.wanted)
+        return pa.RecordBatch.from_pydict({"_offset": pa.arange(first, first + count)} | columns)
 
     def _chunk(self, shard: str, first: int, until: Position | None) -> Chunk:
         end = self._end(shard)
-        there = first + CHUNK_ROWS if self._rate is None or until is not None else self._made(shard)
-        stop = min(self._limited(shard, there), first + CHUNK_ROWS, first + CHUNK_ROWS if until is None else int(until) + 1)
+        most = first + self._rows.chunk_rows
+        there = most if self._rate is None or until is not None else self._made(shard)
+        stop = min(self._limited(shard, there), most, most if until is None else int(until) + 1)
         ended = end is not None and stop >= end
         at_end = ended or (self._rate is not None and stop == self._made(shard))
         lag = None if self._rate is None else max(0, self._made(shard) - stop)
-        return Chunk(shard, self._rows(shard, first, max(0, stop - first)), str(max(stop, first) - 1), at_end, ended, lag)
+        return Chunk(shard, self._batch(shard, first, max(0, stop - first)), str(max(stop, first) - 1), at_end, ended, lag)
 
     async def _wait(self, shard: str, first: int) -> None:
         """Until the next row is there, or about a second."""

@@ -6,12 +6,12 @@ Row `i` of a shard happens about `i * step_us` after `since_us`, up to `disorder
 from __future__ import annotations
 
 from decimal import Decimal
-from zlib import crc32
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.batch import TIMESTAMP
+from streamproc.formats.counted_random import random_bits, shifted
 
 SCHEMA = "user STRING, page STRING, amount DECIMAL(10,2), ts TIMESTAMP"
 """Spark DDL of the payloads."""
@@ -19,7 +19,6 @@ SINCE_US = 1_767_225_600_000_000
 """2026-01-01T00:00:00Z"""
 USERS, PAGES, CENTS = 10_000, 100, 10_000
 _CENT = pa.scalar(Decimal("0.01"), pa.decimal128(3, 2))
-_GOLDEN, _MIX_1, _MIX_2 = (pa.scalar(c, pa.uint64()) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def clicks(
@@ -28,8 +27,8 @@ def clicks(
     """The payloads of rows `first` to `first + count - 1`: an array of binary, for example
     `{"user":"u42","page":"/page/7","amount":12.34,"ts":"2026-01-01T00:00:05.001000Z"}`.
     """
-    rows = _range(first, count).cast(pa.uint64())
-    user, page, cents, early = (_random(rows, seed, f"{shard}/{what}") for what in ("user", "page", "cents", "early"))
+    rows = _range(first, count)
+    user, page, cents, early = (random_bits(rows, seed, f"{shard}/{what}") for what in ("user", "page", "cents", "early"))
     amount = pc.multiply(_below(cents, CENTS).cast(pa.decimal128(19, 0)), _CENT)
     happened = pc.subtract(times(first, count, step_us=step_us, since_us=since_us).cast(pa.int64()), _below(early, disorder_us + 1))
     text = [
@@ -48,22 +47,9 @@ def _range(first: int, count: int) -> pa.Array:
     return pa.arange(first, first + count)
 
 
-def _random(rows: pa.Array, seed: int, what: str) -> pa.Array:
-    """64 random bits a row: splitmix64 (Steele, Lea, Flood) of the row, begun elsewhere for each seed and purpose."""
-    begin = pa.scalar(seed << 32 & (2**64 - 1) | crc32(what.encode()), pa.uint64())
-    z = pc.multiply(pc.add(rows, begin), _GOLDEN)
-    z = pc.multiply(pc.bit_wise_xor(z, _shifted(z, 30)), _MIX_1)
-    z = pc.multiply(pc.bit_wise_xor(z, _shifted(z, 27)), _MIX_2)
-    return pc.bit_wise_xor(z, _shifted(z, 31))
-
-
-def _shifted(z: pa.Array, bits: int) -> pa.Array:
-    return pc.shift_right(z, pa.scalar(bits, pa.uint64()))
-
-
 def _below(bits: pa.Array, limit: int) -> pa.Array:
     """Whole numbers from 0 up to `limit` - 1 from random bits."""
-    z, size = _shifted(bits, 2), pa.scalar(limit, pa.uint64())
+    z, size = shifted(bits, 2), pa.scalar(limit, pa.uint64())
     return pc.subtract(z, pc.multiply(pc.divide(z, size), size)).cast(pa.int64())
 
 
