@@ -12,6 +12,7 @@ from streamproc.errors import Bug
 from streamproc.window import Window
 
 if TYPE_CHECKING:
+    from streamproc.bounded import TableOptions
     from streamproc.options import SinkOptions, SourceOptions
 
 SOURCES: dict[str, str] = {
@@ -20,6 +21,10 @@ SOURCES: dict[str, str] = {
     "files": "sources.files:Files",
     "generator": "sources.generator:Generator",
 }
+TABLES: dict[str, str] = {
+    "files": "sources.bounded_files:BoundedFiles",
+}
+"""Bounded tables."""
 SINKS: dict[str, str] = {
     "files": "sinks.files:Files",
     "console": "sinks.console:Console",
@@ -37,6 +42,11 @@ def source_class(kind: str) -> Any:
     return _load(SOURCES[kind])
 
 
+def table_class(kind: str) -> Any:
+    """The BoundedTable class of a `type`; KeyError if there is none, ImportError if its extra is not installed."""
+    return _load(TABLES[kind])
+
+
 def sink_class(kind: str) -> Any:
     """The Sink class of a `type`; KeyError if there is none, ImportError if its extra is not installed."""
     return _load(SINKS[kind])
@@ -45,6 +55,11 @@ def sink_class(kind: str) -> Any:
 def source_options(kind: str) -> type[SourceOptions]:
     """The keys that a source of this `type` takes."""
     return source_class(kind).Options  # type: ignore[no-any-return]  # the connectors' convention
+
+
+def table_options(kind: str) -> type[TableOptions]:
+    """The keys that a bounded table of this `type` takes."""
+    return table_class(kind).Options  # type: ignore[no-any-return]  # the connectors' convention
 
 
 def sink_options(kind: str) -> type[SinkOptions]:

@@ -6,6 +6,7 @@
     g<generation>/<task>/epochs/<n>.begin | .verdict | .commit      n in 10 digits
     g<generation>/<task>/saved/<now_us>-<n>.commit                  one an hour, for rollback
     state/<generation>-<n>-<random>    runs (see state/files.py)
+    tables/<table>/<generation>-<n>-<random>    versions of bounded tables, n the epoch that used it first
 
 Leases decide who should run; this log decides who did. A name alone is never trusted: old names are deleted, and a
 worker that slept through it could create one again. So the collector first raises `floor`, then deletes what lies

@@ -39,6 +39,14 @@ class ShardBegin(Record, frozen=True):
     parents: tuple[str, ...] = ()
 
 
+class TableRef(Record, frozen=True):
+    """A version of a bounded table: its rows are the Arrow file `name`, read at `read_us`."""
+
+    name: str
+    version: str
+    read_us: int
+
+
 class Begin(Record, frozen=True):
     """`epochs/<n>.begin`: everything that decides the result of epoch n, written before anything is computed.
     `drain`: time ends with this epoch, every window closes.
@@ -48,6 +56,7 @@ class Begin(Record, frozen=True):
     job: str
     now_us: int
     shards: dict[str, dict[str, ShardBegin]]
+    tables: dict[str, TableRef] = {}
     engine: dict[str, str] = {}
     drain: bool = False
 
@@ -64,13 +73,15 @@ class ShardEnd(Record, frozen=True):
 
 class Commit(Record, frozen=True):
     """`epochs/<n>.commit`: what is true after epoch n. `aborted` says why nothing of its input was taken;
-    `finished`: the input was drained, no epoch follows.
+    `finished`: the input was drained, no epoch follows;
+    `tables`: the versions of bounded tables that epoch n used.
     """
 
     writer: str
     job: str
     now_us: int
     shards: dict[str, dict[str, ShardEnd]]
+    tables: dict[str, TableRef] = {}
     watermark_us: int | None = None
     source_watermarks: dict[str, int | None] = {}
     state: dict[str, list[RunRef]] = {}

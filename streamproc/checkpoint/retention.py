@@ -14,6 +14,7 @@ EPOCHS_KEPT = 100
 SAVED_EVERY_US = 3600 * 10**6
 SAVED_FOR_US = 24 * 3600 * 10**6
 STATE_PREFIX = "state/"
+TABLES_PREFIX = "tables/"
 
 
 def floor_after(newest: int, kept: int = EPOCHS_KEPT) -> int:
@@ -32,12 +33,12 @@ def outlived(saved: Iterable[str], now_us: int) -> list[str]:
 
 
 def unreferenced(runs: Iterable[str], named: set[str], generation: int, newest: int) -> list[str]:
-    """State objects (`state/<generation>-<epoch>-<random>`) that no kept commit names and no running epoch can still
+    """State and table objects (`…/<generation>-<epoch>-<random>`) that no kept commit names and no running epoch can still
     come to name: those of epochs ≤ newest in this generation, and of older, closed generations.
     """
 
     def over(name: str) -> bool:
-        wrote, epoch = (int(part) for part in name.removeprefix(STATE_PREFIX).split("-")[:2])
+        wrote, epoch = (int(part) for part in name.rpartition("/")[2].split("-")[:2])
         return wrote < generation or (wrote == generation and epoch <= newest)
 
     return [name for name in runs if name not in named and over(name)]
@@ -68,16 +69,17 @@ class Collector:
             await self.log.drop(range(below[0], below[-1] + 1))
         saved = [entry.name async for entry in self.log.store.list(f"{self.log.line.prefix}/saved/")]
         await self._delete(outlived(saved, now_us))
-        runs = [entry.name async for entry in self.log.store.list(STATE_PREFIX)]
+        runs = [entry.name for prefix in (STATE_PREFIX, TABLES_PREFIX) async for entry in self.log.store.list(prefix)]
         await self._delete(unreferenced(runs, await self._named(), self.log.line.generation, newest))
 
     async def _named(self) -> set[str]:
-        """State objects that any kept or saved commit of any generation names."""
+        """State and table objects that any kept or saved commit of any generation names."""
         names: set[str] = set()
         async for entry in self.log.store.list("g"):
             if entry.name.endswith(".commit"):
                 commit = decode((await self.log.store.get(entry.name)).data, Commit, entry.name)
                 names.update(ref.name for refs in commit.state.values() for ref in refs)
+                names.update(ref.name for ref in commit.tables.values())
         return names
 
     async def _delete(self, names: list[str]) -> None:

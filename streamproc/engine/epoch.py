@@ -72,7 +72,7 @@ async def finish_epoch(rt: Runtime, standing: Standing, begin: Begin, intake: In
     judged = judge(rt.tables, intake, begin.now_us)
     time, shards, sources = advance_time(rt, standing.commit, begin, judged.event_us)
     try:
-        output, verdict = await run_plan(rt, standing, judged, time, epoch)
+        output, verdict = await run_plan(rt, standing, begin, judged, time)
     except BadRecord as error:
         await abort_epoch(rt, standing, begin, str(error))
         raise
@@ -88,6 +88,7 @@ async def finish_epoch(rt: Runtime, standing: Standing, begin: Begin, intake: In
         job=begin.job,
         now_us=begin.now_us,
         shards=shards,
+        tables=begin.tables,
         watermark_us=time.watermark_end_us,
         source_watermarks=sources,
         state={op: [RunRef.of(run) for run in runs] for op, runs in state.items()},
@@ -120,8 +121,11 @@ def stop_at_bad_records(rt: Runtime, intake: Intake) -> None:
 async def log_begin(rt: Runtime, standing: Standing, shards: dict[str, dict[str, ShardBegin]], *, drain: bool) -> Begin:
     """Step 2. `now` rises strictly, whatever the clock does."""
     now_us = max(rt.world.clock.now_us(), standing.commit.now_us + 1)
-    record = Begin(writer=rt.writer, job=rt.job_hash, now_us=now_us, shards=shards, engine=rt.versions, drain=drain)
     async with timed(rt, "begin"):
+        pinned = await retried(rt, "checkpoint", lambda: rt.bounded.pin(f"{rt.line.generation}-{standing.epoch + 1}-"))
+        record = Begin(
+            writer=rt.writer, job=rt.job_hash, now_us=now_us, shards=shards, tables=pinned, engine=rt.versions, drain=drain,
+        )  # fmt: skip
         stands = await retried(rt, "checkpoint", lambda: rt.log.begin(standing.epoch + 1, record))
     if stands.writer != rt.writer:
         raise Overtaken
@@ -169,14 +173,18 @@ def _waits(begun: ShardBegin, before: Mapping[str, ShardEnd]) -> bool:
     return any(parent in before and not before[parent].ended for parent in begun.parents)
 
 
-async def run_plan(rt: Runtime, standing: Standing, judged: Judged, time: EpochTime, epoch: int) -> tuple[EpochOutput, Sequence[Poison]]:
+async def run_plan(
+    rt: Runtime, standing: Standing, begin: Begin, judged: Judged, time: EpochTime
+) -> tuple[EpochOutput, Sequence[Poison]]:  # fmt: skip
     """Step 3. Rows that the SQL cannot take are a verdict, logged before anything of the epoch is visible; a replay obeys it."""
     async with timed(rt, "run"):
+        epoch = standing.epoch + 1
+        tables = await retried(rt, "checkpoint", lambda: rt.bounded.rows(begin.tables))
         known = await retried(rt, "checkpoint", lambda: rt.log.read_verdict(epoch)) if judged.replayed else None
         poison = [Poison(r.source, r.row, r.error) for r in known.rows] if known else []
         limits = standing.commit.limits
         strict = {name for name, table in rt.tables.items() if table.bad_records == "fail"}
-        output = await rt.executor.run(judged.inputs, time, standing.state, limits=limits, poison=poison, first_only=strict)
+        output = await rt.executor.run(judged.inputs, time, standing.state, tables=tables, limits=limits, poison=poison, first_only=strict)
         if output.poison:
             poison_policy(rt.tables, judged, output.poison)
             rows = [Refused(source=p.source, row=p.row, error=p.error) for p in [*poison, *output.poison]]
@@ -216,7 +224,8 @@ async def abort_epoch(rt: Runtime, standing: Standing, begin: Begin, reason: str
     """Commit that nothing of the epoch was taken, so that an edited job can begin it anew with its own text."""
     before = standing.commit
     commit = Commit(
-        writer=rt.writer, job=begin.job, now_us=begin.now_us, shards=before.shards, watermark_us=before.watermark_us,
+        writer=rt.writer, job=begin.job, now_us=begin.now_us, shards=before.shards, tables=begin.tables,
+        watermark_us=before.watermark_us,
         source_watermarks=before.source_watermarks, state=before.state, late=before.late, dead=before.dead,
         written=before.written, limits=before.limits, aborted=reason,
     )  # fmt: skip

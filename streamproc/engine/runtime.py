@@ -11,15 +11,17 @@ import duckdb
 import pyarrow as pa
 
 from streamproc.batch import EXTRA_COLUMNS
+from streamproc.bounded import BoundedTable
 from streamproc.checkpoint.log import EpochLog, Line
+from streamproc.engine.bounded import BoundedTables, Joined
 from streamproc.engine.unbounded import Table
 from streamproc.errors import LeaseLost
 from streamproc.formats import make_decoder
-from streamproc.job import Job, SinkSpec, SourceSpec
+from streamproc.job import Job, SinkSpec, SourceSpec, TableSpec
 from streamproc.operators.executor import Executor
 from streamproc.operators.operator import EpochOutput, Output
 from streamproc.plan.plan import Plan
-from streamproc.registry import sink_class, source_class
+from streamproc.registry import sink_class, source_class, table_class
 from streamproc.sink import Sink
 from streamproc.source import Source
 from streamproc.state import files
@@ -31,9 +33,13 @@ VERSIONS = {"streamproc": version("streamproc"), "duckdb": duckdb.__version__, "
 
 
 class Connectors(Protocol):
-    """Makes sources and sinks from their specs: the registry's, or a test's."""
+    """Makes sources, bounded tables and sinks from their specs: the registry's, or a test's."""
 
     def source(self, spec: SourceSpec, world: World) -> Source: ...
+
+    def table(self, spec: TableSpec, schema: pa.Schema, time_zone: str, world: World) -> BoundedTable:
+        """`schema`: the declared columns that something reads."""
+        ...
 
     def sink(self, spec: SinkSpec, name: str, world: World) -> Sink: ...
 
@@ -44,6 +50,10 @@ class Registered:
     def source(self, spec: SourceSpec, world: World) -> Source:
         source: Source = source_class(spec.type)(spec.options, world, spec.name)
         return source
+
+    def table(self, spec: TableSpec, schema: pa.Schema, time_zone: str, world: World) -> BoundedTable:
+        table: BoundedTable = table_class(spec.type)(spec.options, schema, world, spec.name, time_zone)
+        return table
 
     def sink(self, spec: SinkSpec, name: str, world: World) -> Sink:
         sink: Sink = sink_class(spec.type)(spec.options, world, name)
@@ -81,6 +91,7 @@ class Runtime:
     job: Job
     plan: Plan
     tables: Mapping[str, Table]
+    bounded: BoundedTables
     sinks: Mapping[str, Sink]
     executor: Executor
     log: EpochLog
@@ -142,6 +153,7 @@ class Runtime:
             await sink.close()
         for table in self.tables.values():
             await table.source.close()
+        await self.bounded.close()
         await self.executor.close()
 
     def __repr__(self) -> str:
@@ -159,7 +171,9 @@ def build(
 ) -> Runtime:
     """Connectors, decoders and the executor of a planned job. Nothing is opened yet."""
     tables = {name: _table(job, spec, plan, connectors, world) for name, spec in job.sources.items() if name in plan.scans}
-    return Runtime(job, plan, tables, _sinks(job, connectors, world), Executor(plan), log, world, lease, boundary)
+    joined = {name: _joined(job, job.tables[name], schema, connectors, world) for name, schema in plan.tables.items()}
+    bounded = BoundedTables(joined, log.store, world)
+    return Runtime(job, plan, tables, bounded, _sinks(job, connectors, world), Executor(plan), log, world, lease, boundary)
 
 
 def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world: World) -> Table:
@@ -187,6 +201,10 @@ def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world
         keeps_payloads=job.dead_letter is not None,
         partitioned_by=promised,
     )
+
+
+def _joined(job: Job, spec: TableSpec, schema: pa.Schema, connectors: Connectors, world: World) -> Joined:
+    return Joined(connectors.table(spec, schema, job.time_zone, world), spec.options.refresh)
 
 
 def _sinks(job: Job, connectors: Connectors, world: World) -> dict[str, Sink]:

@@ -116,6 +116,8 @@ class Task:
         if latest.begun is not None:
             await self._finish(latest.begun)
         await self._adopt_edit()
+        committed = self.standing.commit.tables if self.standing.commit.job == self.job.hash else {}
+        await self.runtime.bounded.start(self, committed, beside=not self._stepwise)
         self._feeds = Feeds(
             self.runtime.tables, self.standing.commit.shards, self.world,
             offloaded=not self._stepwise, once=self.trigger.kind == "available_now",
@@ -183,8 +185,9 @@ class Task:
         await retried(self, "checkpoint", lambda: write_root(self.store, done, opened.etag))
 
     async def settle(self) -> None:
-        """Wait until every readable shard has answered once more (tests)."""
+        """Read the bounded tables that are due; wait until every readable shard has answered once more (tests)."""
         if self._feeds is not None:
+            await self.runtime.bounded.refresh_due()
             await self._feeds.settle()
 
     def decide(self) -> Decision:
@@ -311,6 +314,7 @@ class Task:
     async def abandon(self) -> None:
         """Take away the task's coroutines and nothing else: what a dead process leaves (tests)."""
         await self._close_feeds()
+        await self.runtime.bounded.stop()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
 

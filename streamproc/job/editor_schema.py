@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from streamproc import registry
-from streamproc.job.keys import JobKeys, StepKeys, TestKeys
+from streamproc.job.keys import FunctionKeys, JobKeys, StepKeys, TestKeys
 
 VARIABLE = {"type": "string", "pattern": r"\$\{"}
 """Any value but SQL may also be a `${VAR}`."""
@@ -24,15 +24,17 @@ def json_schema() -> dict[str, Any]:
     _own(StepKeys, "StepKeys", definitions)
     sources = _connectors("source", registry.SOURCES, registry.source_options, definitions)
     sinks = _connectors("sink", registry.SINKS, registry.sink_options, definitions)
+    tables = _connectors("table", registry.TABLES, registry.table_options, definitions)
+    _own(FunctionKeys, "FunctionKeys", definitions)
     root["properties"] |= {
         "sources": _named(root, "sources", sources),
+        "tables": _named(root, "tables", _requiring(tables, "schema")),
+        "functions": _named(root, "functions", {"$ref": f"{_DEFS}FunctionKeys"}),
         "views": _named(root, "views", {"type": "string", "description": "Spark SQL"}),
         "sinks": _named(root, "sinks", _requiring(sinks, "query")),
         "dead_letter": root["properties"]["dead_letter"] | {"anyOf": [sinks]},
         "tests": root["properties"]["tests"] | {"items": {"$ref": f"{_DEFS}TestKeys"}},
     }
-    for key in ("tables", "functions"):  # known to the format, refused by this version
-        root["properties"].pop(key)
     definitions["TestKeys"]["properties"]["steps"]["items"] = {"$ref": f"{_DEFS}StepKeys"}
     definitions["StepKeys"] |= {"minProperties": 1, "maxProperties": 1}
     rows = definitions["AddKeys"]["properties"]["rows"]

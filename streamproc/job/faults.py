@@ -15,7 +15,8 @@ from streamproc.job.document import Document, Path
 Model = TypeVar("Model", bound=BaseModel)
 
 NOT_YET: dict[str, frozenset[str]] = {
-    "source": frozenset({"avro", "protobuf", "schema_registry", "compression", "max_bad_ratio", "read", "consumer", "query", "versioned"}),
+    "source": frozenset({"avro", "protobuf", "schema_registry", "compression", "max_bad_ratio", "read", "consumer"}),
+    "table": frozenset({"query"}),
     "sink": frozenset({"changes", "evolve", "on_error", "register"}),
     "view": frozenset({"apply", "lambda"}),
 }

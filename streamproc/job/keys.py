@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+import pyarrow as pa
+from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, WithJsonSchema
+from pydantic_core import core_schema
 
 from streamproc.options import Duration, Options, instant_us
+from streamproc.schema import parse_ddl
 
 TimeUs = Annotated[int, BeforeValidator(instant_us), WithJsonSchema({"type": "string", "examples": ["2026-01-01T00:00:00Z"]})]
 """An instant, held in µs since 1970 UTC."""
@@ -19,6 +22,31 @@ class LeaseOptions(Options):
     type: Literal["sqlite", "object"] = Field(description="sqlite: a file of this machine; object: if-match object in the checkpoint")
     path: str | None = Field(None, description="file of the sqlite table")
     lease_ttl: Duration = Field(10_000_000, gt=0, description="a worker that is silent for so long has lost its lease")
+
+
+def _type(value: object) -> object:
+    if not isinstance(value, str) or len(fields := parse_ddl(f"value {value}")) != 1:
+        raise ValueError("a type is Spark's, such as STRING or STRUCT<country: STRING, city: STRING>")
+    return fields.field(0).type
+
+
+DdlType = Annotated[
+    pa.DataType,
+    GetPydanticSchema(lambda _source, _handler: core_schema.is_instance_schema(pa.DataType)),
+    BeforeValidator(_type),
+    WithJsonSchema({"type": "string", "examples": ["STRING", "DECIMAL(10,2)"]}),
+]
+"""A Spark DDL type, held as an Arrow type."""
+
+
+class FunctionKeys(Options):
+    """A Python function on Arrow arrays, one for each argument, that returns one of the same length. It sees NULLs."""
+
+    function: str = Field(
+        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$", description="package.module:name; the job file's folder is first on the path"
+    )
+    returns: DdlType = Field(description="Spark type of what it returns")
+    deterministic: bool = Field(False, description="equal arguments give equal results; otherwise what it returns is kept with the epoch")
 
 
 class MetricsOptions(Options):

@@ -14,14 +14,15 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import pyarrow as pa
 
-from streamproc import registry
+from streamproc import registry, user_code
 from streamproc.batch import EXTRA_COLUMNS
+from streamproc.bounded import TableOptions
 from streamproc.errors import Fault, InvalidJob
 from streamproc.job.document import Document, Path, read_document
 from streamproc.job.faults import NOT_YET, Faults, nearest, not_yet
-from streamproc.job.keys import JobKeys
-from streamproc.job.model import Asap, AvailableNow, Interval, Job, SinkSpec, SourceSpec, TestCase, Trigger
-from streamproc.job.planning import misfit, plan_parts
+from streamproc.job.keys import FunctionKeys, JobKeys
+from streamproc.job.model import Asap, AvailableNow, FunctionSpec, Interval, Job, SinkSpec, SourceSpec, TableSpec, TestCase, Trigger
+from streamproc.job.planning import builtin_names, misfit, plan_parts
 from streamproc.job.steps import TestReader
 from streamproc.options import SinkOptions, SourceOptions, duration_us
 from streamproc.plan.plan import Plan
@@ -30,6 +31,7 @@ from streamproc.sink import DEAD_LETTER_SCHEMA
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _TIMES = ("epoch_s", "epoch_ms", "epoch_us")
+Place = Literal["source", "table", "sink"]
 Role = Literal["sink", "late", "dead_letter"]
 
 
@@ -103,18 +105,19 @@ class _JobReader:
             self._faults.at_line(1, "a job file is a mapping: name, sources, sinks, …")
             return None
         keys = self._faults.validate(JobKeys, self._raw, (), "job")
-        self._refuse_unsupported()
         self._names()
         sources = {name: self._source(name) for name in self._section("sources")}
+        tables = {name: self._table(name) for name in self._section("tables")}
+        functions = {name: self._function(name) for name in self._section("functions")}
         views = self._views()
         sinks = {name: self._sink(("sinks", name), "sink") for name in self._section("sinks")}
         dead = self._dead_letter()
-        tests = self._tests(sources, sinks)
+        tests = self._tests(sources, tables, sinks)
         trigger = self._trigger(sinks.values())
         self._leases(keys)
         zone = self._zone()
         name = self._name()
-        planned = self._plan(sources, views, sinks, zone)
+        planned = self._plan(sources, tables, functions, views, sinks, zone)
         if self._faults.found or keys is None or planned is None:
             return None
         text = self._document.text
@@ -125,7 +128,8 @@ class _JobReader:
             hash=hashlib.sha256("\0".join([text, *self._overrides]).encode("utf-8", "surrogatepass")).hexdigest(),
             overrides=self._overrides,
             sources=_present(sources),
-            tables={},
+            tables=_present(tables),
+            functions=_present(functions),
             views=views,
             sinks=_present(sinks),
             trigger=trigger,
@@ -155,22 +159,16 @@ class _JobReader:
         return stem
 
     def _names(self) -> None:
-        """Sources, tables and views are one namespace, and Spark's names do not know upper from lower case."""
+        """Sources, tables and views are one namespace; names do not differ by upper and lower case alone (as in Spark)."""
         seen: dict[str, str] = {}
-        for section in ("sources", "tables", "views", "sinks"):
+        for section in ("sources", "tables", "views", "sinks", "functions"):
             for name in self._section(section):
                 if not _NAME.fullmatch(name):
                     self._faults.add((section, name), f"{name!r} is no name: letters, digits, '_' and '-', not a digit first")
-                key = name.lower() if section != "sinks" else f"sinks.{name.lower()}"
+                key = f"{section}.{name.lower()}" if section in ("sinks", "functions") else name.lower()
                 if key in seen:
                     self._faults.add((section, name), f"the name {name!r} is taken by {seen[key]}")
                 seen.setdefault(key, f"{section}.{name}")
-
-    def _refuse_unsupported(self) -> None:
-        for name in self._section("tables"):
-            self._faults.add(("tables", name), not_yet(f"the bounded table {name!r}") + ": remove it and the joins with it")
-        for name in self._section("functions"):
-            self._faults.add(("functions", name), not_yet(f"the Python function {name!r}") + ": write it in SQL")
 
     # -- sources -----------------------------------------------------------------------------------------------
 
@@ -194,6 +192,44 @@ class _JobReader:
             self._faults.add((*path, "bad_records"), "bad_records: dead_letter needs a dead_letter: sink in the job, or write skip or fail")
         return SourceSpec(name, options.type, options, schema, self._document.line(path))
 
+    def _table(self, name: str) -> TableSpec | None:
+        path = ("tables", name)
+        options = self._connector(path, "table", registry.TABLES, registry.table_options, {})
+        if not isinstance(options, TableOptions):
+            return None
+        if options.schema_ is None:
+            self._faults.add(path, "missing key 'schema' (Spark DDL column list, such as: user STRING, country STRING)")
+            return None
+        before = len(self._faults.found)
+        self._column_names((*path, "schema"), options.schema_)
+        for column, form in getattr(options, "timestamps", {}).items():
+            self._time_column((*path, "timestamps", column), column, options.schema_)
+            self._time_format((*path, "timestamps", column), form)
+        if options.versioned is not None:
+            self._column((*path, "versioned", "key"), options.versioned.key, options.schema_)
+            self._time_column((*path, "versioned", "time"), options.versioned.time, options.schema_)
+        if len(self._faults.found) == before:
+            self._decodable(path, options, options.schema_)
+        return TableSpec(name, options.type, options, options.schema_, self._document.line(path))
+
+    def _function(self, name: str) -> FunctionSpec | None:
+        """The author's module is imported, since only it knows whether it has the function."""
+        path = ("functions", name)
+        given = self._value(path)
+        if not isinstance(given, dict):
+            self._faults.add(path, f"function {name!r} should be a mapping: {{function: 'package.module:name', returns: STRING}}")
+            return None
+        if name.lower() in builtin_names():
+            self._faults.add(path, f"Spark has a function of that name, {name!r}: give yours another")
+        keys = self._faults.validate(FunctionKeys, given, path)
+        if keys is None:
+            return None
+        try:
+            user_code.load_callable(keys.function, FilePath(self._file).parent)
+        except ValueError as error:
+            self._faults.add((*path, "function"), str(error))
+        return FunctionSpec(name, keys.function, keys.returns, keys.deterministic, self._document.line(path))
+
     def _columns(self, path: Path, options: SourceOptions, schema: pa.Schema) -> None:
         for column in options.timestamps:
             self._time_column((*path, "timestamps", column), column, schema)
@@ -202,8 +238,12 @@ class _JobReader:
             times = pa.schema([*schema, *(field for field in EXTRA_COLUMNS if field.name == "_timestamp")])
             self._time_column((*path, "watermark", "column"), options.watermark.column, times)
         promised = options.partitioned_by
-        if promised is not None and promised not in schema.names:
-            self._faults.add((*path, "partitioned_by"), f"column {promised!r} is not in the schema{nearest(promised, schema.names)}")
+        if promised is not None:
+            self._column((*path, "partitioned_by"), promised, schema)
+
+    def _column(self, path: Path, column: str, schema: pa.Schema) -> None:
+        if column not in schema.names:
+            self._faults.add(path, f"column {column!r} is not in the schema{nearest(column, schema.names)}")
 
     def _column_names(self, path: Path, schema: pa.Schema) -> None:
         """Spark's names do not know upper from lower case; those of the extra columns are taken."""
@@ -217,7 +257,7 @@ class _JobReader:
                 self._faults.add(path, "column '_rescued' holds JSON text: declare it STRING")
             seen.add(field.name.lower())
 
-    def _decodable(self, path: Path, options: SourceOptions, schema: pa.Schema) -> None:
+    def _decodable(self, path: Path, options: Any, schema: pa.Schema) -> None:
         """The decoder itself says which types and patterns it reads."""
         from streamproc.formats import make_decoder  # with DuckDB
 
@@ -312,11 +352,11 @@ class _JobReader:
     def _connector(
         self,
         path: Path,
-        place: Literal["source", "sink"],
+        place: Place,
         known: Mapping[str, str],
         options_of: Callable[[str], Any],
         defaults: Mapping[str, Any],
-    ) -> SourceOptions | SinkOptions | None:
+    ) -> SourceOptions | TableOptions | SinkOptions | None:
         given = self._value(path)
         if not isinstance(given, dict):
             self._faults.add(path, f"{place} {str(path[-1])!r} should be a mapping with a type: {', '.join(sorted(known))}")
@@ -336,7 +376,7 @@ class _JobReader:
 
     def _model(
         self, path: Path, kind: object, place: str, known: Mapping[str, str], options_of: Callable[[str], Any]
-    ) -> type[SourceOptions | SinkOptions] | None:
+    ) -> type[SourceOptions | TableOptions | SinkOptions] | None:
         if not isinstance(kind, str):
             self._faults.add(path, f"{place} {str(path[-1])!r}: missing key 'type'; write one of {', '.join(sorted(known))}")
         elif kind not in known:
@@ -387,8 +427,10 @@ class _JobReader:
             self._faults.add(("timezone",), f"timezone {zone!r} is unknown; write for example UTC or {close[0]}")
             return None
 
-    def _tests(self, sources: Mapping[str, SourceSpec | None], sinks: Mapping[str, SinkSpec | None]) -> tuple[TestCase, ...]:
-        reader = TestReader(self._faults, sources, self._section("tables"), sinks)
+    def _tests(
+        self, sources: Mapping[str, SourceSpec | None], tables: Mapping[str, TableSpec | None], sinks: Mapping[str, SinkSpec | None]
+    ) -> tuple[TestCase, ...]:
+        reader = TestReader(self._faults, sources, tables, sinks)
         tests = self._raw.get("tests")
         if not isinstance(tests, list) or not all(isinstance(test, dict) for test in tests):
             return ()
@@ -397,15 +439,18 @@ class _JobReader:
     def _plan(
         self,
         sources: Mapping[str, SourceSpec | None],
+        tables: Mapping[str, TableSpec | None],
+        functions: Mapping[str, FunctionSpec | None],
         views: Mapping[str, str],
         sinks: Mapping[str, SinkSpec | None],
         zone: str | None,
     ) -> Plan | None:
         """The plan, also of a file with faults elsewhere, as long as every table and view is known."""
-        if zone is None or not sources or None in sources.values() or len(views) < len(self._section("views")):
+        declared = [*sources.values(), *tables.values(), *functions.values()]
+        if zone is None or not sources or None in declared or len(views) < len(self._section("views")):
             return None
         asked = {name: sink for name, sink in sinks.items() if sink is not None and sink.query.strip()}
-        return plan_parts(self._faults, self._document, _present(sources), views, asked, zone)
+        return plan_parts(self._faults, self._document, _present(sources), _present(tables), views, asked, zone)
 
 
 def _present(specs: Mapping[str, Any]) -> dict[str, Any]:

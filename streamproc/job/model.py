@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import pyarrow as pa
 
+from streamproc.bounded import TableOptions
 from streamproc.job.keys import LeaseOptions, MetricsOptions
 from streamproc.options import SinkOptions, SourceOptions
 from streamproc.plan.plan import OutputMode, Plan
@@ -24,6 +25,30 @@ class SourceSpec:
     type: str
     options: SourceOptions
     schema: pa.Schema
+    line: int
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A bounded table of the job. `options` is an instance of the connector's own `Options`; `line` is the line of its name."""
+
+    name: str
+    type: str
+    options: TableOptions
+    schema: pa.Schema
+    line: int
+
+
+@dataclass(frozen=True)
+class FunctionSpec:
+    """A Python function that SQL may call: `function` is `package.module:name`, found from the job's folder first. It takes
+    Arrow arrays, all rows of a slice at once, and returns one of `returns`. Not `deterministic`: what it returned is kept with the epoch.
+    """
+
+    name: str
+    function: str
+    returns: pa.DataType
+    deterministic: bool
     line: int
 
 
@@ -123,7 +148,8 @@ class Job:
     hash: str
     overrides: tuple[str, ...]
     sources: Mapping[str, SourceSpec] = field(repr=False)
-    tables: Mapping[str, SourceSpec] = field(repr=False)
+    tables: Mapping[str, TableSpec] = field(repr=False)
+    functions: Mapping[str, FunctionSpec] = field(repr=False)
     views: Mapping[str, str] = field(repr=False)
     sinks: Mapping[str, SinkSpec] = field(repr=False)
     trigger: Trigger

@@ -11,7 +11,7 @@ from streamproc.batch import EXTRA_COLUMNS
 from streamproc.errors import Fault
 from streamproc.job.document import Document, Path
 from streamproc.job.faults import Faults, nearest
-from streamproc.job.model import Job, SinkSpec, SourceSpec
+from streamproc.job.model import Job, SinkSpec, SourceSpec, TableSpec
 from streamproc.plan.faults import PlanFaults
 from streamproc.plan.plan import Plan, Watermark
 
@@ -29,17 +29,19 @@ def plan_parts(
     faults: Faults,
     document: Document,
     sources: Mapping[str, SourceSpec],
+    bounded: Mapping[str, TableSpec],
     views: Mapping[str, str],
     sinks: Mapping[str, SinkSpec],
     time_zone: str,
 ) -> Plan | None:
     """The plan, or None with the faults noted in `faults`."""
-    from streamproc.plan.planner import SinkQuery, TableInfo, plan_job  # DuckDB is not needed to find faults of the file
+    from streamproc.plan.planner import BoundedInfo, SinkQuery, TableInfo, plan_job  # DuckDB is not needed to find faults of the file
 
     tables = {name: TableInfo(source.schema, extra_columns(source), watermark_of(source)) for name, source in sources.items()}
+    joined = {name: BoundedInfo(table.schema, versioned_of(table)) for name, table in bounded.items()}
     queries = {name: SinkQuery(sink.query, sink.mode, sink.late is not None) for name, sink in sinks.items()}
     try:
-        made = plan_job(tables, views, queries, time_zone=time_zone)
+        made = plan_job(tables, views, queries, bounded=joined, time_zone=time_zone)
     except PlanFaults as error:
         for fault in error.faults:
             note_sql_fault(faults, document, fault.place, fault.line, fault.message)
@@ -48,6 +50,14 @@ def plan_parts(
     for path, message in misfits(made, sinks):
         faults.add(path, message)
     return made if len(faults.found) == before else None
+
+
+def builtin_names() -> frozenset[str]:
+    """Functions of SQL that a job cannot redefine, in lower case."""
+    from streamproc.plan.aggregates import AGGREGATES  # as above
+    from streamproc.plan.functions import FUNCTIONS
+
+    return frozenset({*FUNCTIONS, *AGGREGATES, *registry.WINDOWS})
 
 
 def note_sql_fault(faults: Faults, document: Document, place: str, line: int, message: str) -> None:
@@ -67,6 +77,11 @@ def extra_columns(source: SourceSpec) -> pa.Schema:
 def watermark_of(source: SourceSpec) -> Watermark | None:
     options = source.options.watermark
     return Watermark(options.column, options.delay, options.idle, options.max_ahead) if options is not None else None
+
+
+def versioned_of(table: TableSpec) -> tuple[str, str] | None:
+    options = table.options.versioned
+    return (options.key, options.time) if options is not None else None
 
 
 def misfits(made: Plan, sinks: Mapping[str, SinkSpec]) -> Iterator[tuple[Path, str]]:

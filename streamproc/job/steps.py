@@ -8,7 +8,7 @@ from typing import Any
 from streamproc.job.document import Path
 from streamproc.job.faults import Faults, nearest
 from streamproc.job.keys import AddKeys, ReshardKeys, StepKeys, TestKeys
-from streamproc.job.model import Added, Reshard, SourceSpec, StepPayload, TestCase, TestStep
+from streamproc.job.model import Added, Reshard, SourceSpec, StepPayload, TableSpec, TestCase, TestStep
 
 SETTABLE = ("_key", "_partition_key", "_timestamp", "_headers")
 """Extra columns that a test may give its rows."""
@@ -23,7 +23,11 @@ class TestReader:
     __test__ = False
 
     def __init__(
-        self, faults: Faults, sources: Mapping[str, SourceSpec | None], tables: Mapping[str, object], sinks: Mapping[str, object]
+        self,
+        faults: Faults,
+        sources: Mapping[str, SourceSpec | None],
+        tables: Mapping[str, TableSpec | None],
+        sinks: Mapping[str, object],
     ) -> None:
         self._faults = faults
         self._sources = sources
@@ -40,10 +44,18 @@ class TestReader:
         read = self._steps(steps, (*path, "steps"), line) if isinstance(steps, list) else ()
         if test is None:
             return None
-        for name in test.tables:
-            self._known(name, self._tables, "table", (*path, "tables", name))
+        for name, given_rows in test.tables.items():
+            self._table(name, given_rows, (*path, "tables", name))
         rows = {name: tuple(rows) for name, rows in test.tables.items()}
         return TestCase(test.name, line(path), test.clock, rows, read)
+
+    def _table(self, name: str, rows: list[dict[str, Any]], path: Path) -> None:
+        self._known(name, self._tables, "table", path)
+        table = self._tables.get(name)
+        for i, row in enumerate(rows if table is not None else ()):
+            assert table is not None
+            for column in row.keys() - set(table.schema.names):
+                self._faults.add((*path, i, column), f"table {name!r} has no column {column!r}{nearest(column, table.schema.names)}")
 
     def _steps(self, steps: list[Any], path: Path, line: Callable[[Path], int]) -> tuple[TestStep, ...]:
         read = []

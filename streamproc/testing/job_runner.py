@@ -12,10 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from streamproc.bounded import BoundedTable
 from streamproc.engine.runtime import DEAD_LETTER
 from streamproc.engine.task import Task
 from streamproc.errors import StreamprocError
-from streamproc.job import Added, Job, Reshard, SinkSpec, SourceSpec, TestCase, TestStep, load_job
+from streamproc.job import Added, Job, Reshard, SinkSpec, SourceSpec, TableSpec, TestCase, TestStep, load_job
 from streamproc.options import instant_us
 from streamproc.sink import EpochId, Sink
 from streamproc.source import Source
@@ -24,6 +25,7 @@ from streamproc.testing.manual_clock import ManualClock
 from streamproc.testing.memory_sink import MemorySink
 from streamproc.testing.memory_source import MemorySource
 from streamproc.testing.memory_store import MemoryStore
+from streamproc.testing.memory_table import MemoryTable
 from streamproc.testing.rows import Row, differences, encoded
 from streamproc.world import World
 
@@ -49,7 +51,7 @@ def run_job_tests(path: str | Path, overrides: Sequence[str] = ()) -> list[TestR
 
 async def run_test(job: Job, case: TestCase) -> TestResult:
     """One test, from its first step to the first that fails."""
-    run = JobRun(job, case.clock_us)
+    run = JobRun(job, case.clock_us, case.tables)
     line = case.line
     try:
         await run.start()
@@ -72,11 +74,13 @@ class Leased:
 class JobRun:
     """A job in memory that goes on step by step; after each step everything available is processed.
 
-    `stopped` is the error that ended the job, `excused` once a `fails` step has asked for it.
+    `tables` are the rows of bounded tables as they are read next (absent: empty). `stopped` is the error that ended the job,
+    `excused` once a `fails` step has asked for it.
     """
 
-    def __init__(self, job: Job, clock_us: int) -> None:
+    def __init__(self, job: Job, clock_us: int, tables: Mapping[str, Sequence[Row]] | None = None) -> None:
         self.job = job
+        self.tables = dict(tables or {})
         self.clock = ManualClock(clock_us)
         self.world = World(clock=self.clock, random=random.Random(0))
         self.store = MemoryStore(self.world)
@@ -91,6 +95,10 @@ class JobRun:
     def source(self, spec: SourceSpec, world: World) -> Source:
         del world
         return self.sources.setdefault(spec.name, MemorySource(clock=self.clock))
+
+    def table(self, spec: TableSpec, schema: pa.Schema, time_zone: str, world: World) -> BoundedTable:
+        del world
+        return MemoryTable(spec, schema, time_zone, lambda: self.tables.get(spec.name, ()))
 
     def sink(self, spec: SinkSpec, name: str, world: World) -> Sink:
         del world, spec

@@ -11,15 +11,28 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
-from streamproc.options import SourceOptions, instant_us
+from streamproc.options import CsvOptions, instant_us
 
 Row = Mapping[str, Any]
 _EPOCHS_US = {"epoch_s": 1_000_000, "epoch_ms": 1000, "epoch_us": 1}
 
 
-def encoded(row: Row, options: SourceOptions, names: Sequence[str]) -> bytes:
+class Encoding(Protocol):
+    """How a connector's options say that rows are written."""
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def csv(self) -> CsvOptions: ...
+
+    @property
+    def timestamps(self) -> Mapping[str, str]: ...
+
+
+def encoded(row: Row, options: Encoding, names: Sequence[str]) -> bytes:
     """A row as the payload of one record in the source's format (parquet: as JSON, a record has no file).
     Times of columns that the source reads as numbers become numbers.
     """

@@ -67,6 +67,18 @@ def test_a_job_with_every_default() -> None:
     assert job.views == {"real": "SELECT * FROM clicks WHERE page <> '/health'"}
 
 
+def test_bounded_tables_and_functions() -> None:
+    keys = "type: files, path: 's3://lake/users/', format: parquet, refresh: 10 minutes, versioned: {key: user, time: since}"
+    text = f"tables:\n  users: {{{keys}, schema: 'user STRING, since TIMESTAMP'}}\n"
+    job = load(f"{HEAD}{text}functions:\n  dumps: {{function: 'json:dumps', returns: 'MAP<STRING, INT>'}}\n")
+    users, dumps = job.tables["users"], job.functions["dumps"]
+    assert (users.type, users.line, users.schema.names) == ("files", 19, ["user", "since"])
+    assert users.options.refresh == 600_000_000
+    assert users.options.versioned is not None
+    assert (users.options.versioned.key, users.options.versioned.time) == ("user", "since")
+    assert (dumps.function, dumps.returns, dumps.deterministic, dumps.line) == ("json:dumps", pa.map_(pa.string(), pa.int32()), False, 21)
+
+
 def test_late_rows_and_dead_letters_are_json_unless_said() -> None:
     late = HEAD.replace("    query: |", "    late: {type: files, path: lake/late/}\n    query: |")
     job = load(late + "dead_letter: {type: files, path: lake/dead/, format: parquet}\n")
@@ -165,8 +177,8 @@ def test_a_literal_secret_is_refused_and_not_repeated() -> None:
         ("type: kafka\n    topic: t\n    bootstrap_servers: b\n    schema: a INTT", 6, "not a Spark DDL column list"),
         ("{KAFKA, schema: a INT, start: soon}", 3, "start is earliest, latest or a time"),
         ("{KAFKA, schema: a INT, format: jsn}", 3, "did you mean 'json'?"),
-        ("{KAFKA, schema: a INT, format: avro}", 3, "'avro' is not supported yet by this version"),
-        ("{KAFKA, schema: a INT, schema_registry: x}", 3, "'schema_registry' is not supported yet"),
+        ("{KAFKA, schema: a INT, format: avro}", 3, "format: avro needs avro: {schema_file: …} or schema_registry: URL"),
+        ("{KAFKA, schema: a INT, format: avro, schema_registry: x}", 3, "should be http://host:port or https://"),
         ("{KAFKA, schema: a INT, max_rows_per_epoch: 0}", 3, "should be greater than 0"),
         ("{KAFKA, schema: a INT, bad_records: dead_letter}", 3, "needs a dead_letter: sink"),
         ("{KAFKA, schema: user INT, partitioned_by: usr}", 3, "column 'usr' is not in the schema; did you mean 'user'?"),
@@ -216,8 +228,34 @@ def test_faults_of_a_source(keys: str, line: int, part: str) -> None:
         (("name: page-views", "timezone: Europe/Berln"), 1, "timezone 'Europe/Berln' is unknown; write for example UTC or Europe/Berlin"),
         (("name: page-views", "leases: {type: dynamodb}"), 1, "should be 'sqlite' or 'object', not 'dynamodb'"),
         (("name: page-views", "leases: {type: sqlite}\ncheckpoint: s3://x/"), 1, "need a path where the checkpoint is remote"),
-        (("name: page-views", "functions: {f: {function: 'a:b'}}"), 1, "the Python function 'f' is not supported yet by this version"),
-        (("name: page-views", "tables: {users: {type: files}}"), 1, "the bounded table 'users' is not supported yet by this version"),
+        (("name: page-views", "functions: {f: {function: 'a:b'}}"), 1, "missing key 'returns' (Spark type of what it returns)"),
+        (("name: page-views", "functions: {f: {function: 'json:dumps', returns: TEXTT}}"), 1, "functions.f.returns: "),
+        (("name: page-views", "functions: {f: {function: 'json:dumps', returns: 'INT, b INT'}}"), 1, "a type is Spark's, such as STRING"),
+        (("name: page-views", "functions: {f: {function: json.dumps, returns: INT}}"), 1, "functions.f.function: "),
+        (("name: page-views", "functions: {f: {function: 'json:dump_it', returns: INT}}"), 1, "there is no 'dump_it' in "),
+        (("name: page-views", "functions: {f: {function: 'jsonn.x:f', returns: INT}}"), 1, "there is no module 'jsonn' in "),
+        (("name: page-views", "functions: {f: {function: 'sys:path', returns: INT}}"), 1, "sys:path is list, not a function"),
+        (("name: page-views", "functions: {f: upper}"), 1, "function 'f' should be a mapping"),
+        (("name: page-views", "functions: {1f: {function: 'json:dumps', returns: INT}}"), 1, "'1f' is no name"),
+        (("name: page-views", "functions: {upper: {function: 'json:dumps', returns: INT}}"), 1, "Spark has a function of that name"),
+        (("name: page-views", "functions: {Sum: {function: 'json:dumps', returns: INT}}"), 1, "Spark has a function of that name"),
+        (("name: page-views", "tables: {users: {type: files}}"), 1, "missing key 'path'"),
+        (("name: page-views", "tables: {users: {type: files, path: x}}"), 1, "missing key 'schema' (Spark DDL column list"),
+        (("name: page-views", "tables: {users: {type: postgres}}"), 1, "unknown table type 'postgres'; known are files"),
+        (("name: page-views", "tables: {users: {path: x}}"), 1, "table 'users': missing key 'type'; write one of files"),
+        (("name: page-views", "tables: {users: users.csv}"), 1, "table 'users' should be a mapping with a type: files"),
+        (("name: page-views", "tables: {users: {type: files, path: 'http://x', schema: a INT}}"), 1, "a path is a local folder"),
+        (("name: page-views", "tables: {users: {type: files, path: x, schema: a INT, refresh: 5}}"), 1, "a duration needs a unit"),
+        (("name: page-views", "tables: {users: {type: files, path: x, schema: a INT, refresh: 0 s}}"), 1, "greater than 0"),
+        (("name: page-views", "tables: {users: {type: files, path: x, schema: a INT, format: raw}}"), 1, "should be 'parquet', 'csv' or"),
+        (("name: page-views", "tables: {users: {type: files, path: x, schema: 'a INT, A INT'}}"), 1, "two columns are called 'A'"),
+        (("name: page-views", "tables: {users: {type: files, path: x, schema: a INT, query: SELECT}}"), 1, "'query' is not supported yet"),
+        (("name: page-views", "tables: {users: {type: files, path: x, schema: a INT, versioned: {key: b, time: a}}}"), 1,
+         "column 'b' is not in the schema; known are a"),
+        (("name: page-views", "tables: {users: {type: files, path: x, schema: a INT, versioned: {key: a, time: a}}}"), 1,
+         "column 'a' must be declared TIMESTAMP"),
+        (("name: page-views", "tables: {users: {type: files, path: x, schema: a INT, versioned: {key: a}}}"), 1, "missing key 'time'"),
+        (("name: page-views", "tables: {Clicks: {type: files, path: x, schema: a INT}}"), 1, "'Clicks' is taken by sources.clicks"),
         (("name: page-views", "metrics: {prt: 1}"), 1, "unknown key 'prt'; did you mean 'port'?"),
         (("name: page-views", "sources: {}"), 2, "key 'sources' stands twice"),
         (("name: page-views", "source: {}"), 1, "unknown key 'source'; did you mean 'sources'?"),

@@ -136,6 +136,12 @@ def test_faults_of_several_steps_and_tests_at_once() -> None:
     assert any("missing key 'name'" in message for _, message in found)
 
 
+def test_columns_of_tables_in_tests_must_exist() -> None:
+    text = HEAD.replace("sinks:", "tables: {users: {type: files, path: u, schema: user STRING}}\nsinks:", 1)
+    text = text.replace("    steps:", "    tables: {users: [{user: a}, {usr: b}]}\n    steps:")
+    assert any("table 'users' has no column 'usr'; did you mean 'user'?" in message for _, message in faults("dead: 0", text))
+
+
 def test_tables_in_tests_must_exist() -> None:
     head = HEAD.replace("    steps:", "    tables: {users: [{user: a}]}\n    steps:")
     assert faults("dead: 0", head) == [(8, "unknown table 'users'")]
