@@ -32,6 +32,10 @@ class Env(Protocol):
         """A table, view, CTE or subquery of FROM."""
         ...
 
+    def definition(self, node: exp.Expr) -> exp.Query | None:
+        """The query that a view or WITH query of FROM stands for."""
+        ...
+
     def read_origin(self, sources: Sequence[str], columns: Sequence[str]) -> None:
         """Note that these extra columns of the sources are read."""
         ...
@@ -79,14 +83,26 @@ LIMIT_MAX = 2**31 - 1
 
 
 def has_aggregate(node: exp.Expr) -> bool:
-    return any(isinstance(n, exp.Anonymous) and n.name.lower() in AGGREGATES for n in node.walk())
+    """Whether there is an aggregate that is not the function of a window."""
+    return any(isinstance(n, exp.Anonymous) and n.name.lower() in AGGREGATES and not _is_windowed(n) for n in node.walk())
+
+
+def _is_windowed(node: exp.Expr) -> bool:
+    parent = node.parent
+    while isinstance(parent, exp.Filter | exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup) and parent.this is node:
+        node, parent = parent, parent.parent
+    return isinstance(parent, exp.Window) and parent.this is node
+
+
+def has_over(select: exp.Select) -> bool:
+    """Whether the SELECT itself has window functions."""
+    own = (n for e in select.expressions for n in e.walk(prune=lambda n: isinstance(n, exp.Query)))
+    return select.args.get("qualify") is not None or any(isinstance(n, exp.Window) for n in own)
 
 
 _REFUSED_CLAUSES = {
     "joins": "joins are not supported yet; write each side to a sink of its own and join where the tables are read",
     "distinct": "DISTINCT is not supported yet; GROUP BY the columns and the window instead",
-    "qualify": "QUALIFY is not supported yet; for the top row of a group use max_by(x, y) with GROUP BY",
-    "windows": "a WINDOW clause is not supported yet; for windows of time write GROUP BY window(ts, '1 minute')",
     "pivots": "PIVOT is not supported; use one aggregate with FILTER (WHERE …) per column",
     "sample": "TABLESAMPLE is not supported: rows must be the same when an epoch runs again; filter on a hash of a column",
     "sort": "SORT BY is not supported; rows of a stream keep the order of their shards",
@@ -156,6 +172,8 @@ def project_rows(draft: Draft) -> None:
     """A SELECT without aggregates: row by row."""
     if is_aggregate(draft.node):
         return
+    if has_over(draft.node):
+        raise RefusedError("OVER windows (ROW_NUMBER, LAG, running sums) are not supported yet")
     if draft.node.args.get("having"):
         raise LocatedError("HAVING needs GROUP BY or an aggregate; write WHERE", draft.node.args["having"])
     outputs = row_outputs(draft)
@@ -167,8 +185,9 @@ def is_aggregate(select: exp.Select) -> bool:
     return bool(select.args.get("group")) or any(has_aggregate(e) for e in [*select.expressions, *([having] if having else [])])
 
 
-def row_outputs(draft: Draft) -> list[Output]:
-    compiler, outputs = Compiler(draft.scope), list[Output]()
+def row_outputs(draft: Draft, compiler: Compiler | None = None) -> list[Output]:
+    """SELECT's columns, row by row."""
+    compiler, outputs = compiler or Compiler(draft.scope), list[Output]()
     for node in draft.node.expressions:
         outputs += _stars(draft, node) or [_row_output(compiler, draft, node)]
     if sum("unnest(" in o.value.text[:7] for o in outputs) > 1:
