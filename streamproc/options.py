@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, ValidationInfo, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 from streamproc.offset import Start
@@ -213,17 +223,66 @@ class CsvOptions(Options):
     null: str = ""
 
 
+class AvroOptions(Options):
+    """The schema of Avro payloads that carry no schema id."""
+
+    schema_file: str = Field(description="Avro schema (JSON) that the records were written with")
+
+
+class ProtobufOptions(Options):
+    """Which message Protobuf payloads are."""
+
+    descriptor_set: str | None = Field(None, description="file of `protoc --include_imports --descriptor_set_out`; or a schema_registry")
+    message: str | None = Field(None, description="full name of the message; required with descriptor_set")
+    emit_default_values: bool = Field(False, description="fields without presence that are absent are 0, '', false; else NULL as in Spark")
+
+    @model_validator(mode="after")
+    def _named(self) -> ProtobufOptions:
+        if (self.descriptor_set is None) != (self.message is None):
+            raise ValueError("descriptor_set and message belong together; a registry gives both")
+        return self
+
+
+class RegistryOptions(Options):
+    """A schema registry with Confluent's interface; payloads carry the id of their schema."""
+
+    url: str = Field(description="http:// or https://")
+    username: str | None = None
+    password: Secret | None = None
+    timeout: Duration = Field(10_000_000, gt=0, description="of one request")
+
+    @field_validator("url")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not re.match(r"https?://[^/@]+(/|$)", value):
+            raise ValueError("should be http://host:port or https://…, without a user: write {url: …, username: …, password: secret://…}")
+        return value.rstrip("/")
+
+
+def _registry(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
 class SourceOptions(Options):
     """Keys of every source; a connector's `Options` subclass adds its own."""
 
     type: str
     start: StartOption = Field(Start(), description="where shards that exist when the checkpoint begins are read from")
-    format: Literal["json", "csv", "raw", "parquet"] = "json"
+    format: Literal["json", "csv", "avro", "protobuf", "raw", "parquet"] = "json"
     csv: CsvOptions = CsvOptions()
+    avro: AvroOptions | None = None
+    protobuf: ProtobufOptions | None = None
+    schema_registry: Annotated[RegistryOptions | None, BeforeValidator(_registry)] = Field(
+        None, description="URL, or {url, username, password}, of the registry that avro and protobuf payloads name their schema in"
+    )
+    compression: Literal["gzip", "zstd"] | None = Field(None, description="of each record's payload")
     schema_: DdlSchema | None = Field(None, alias="schema", description="Spark DDL column list")
     timestamps: dict[str, str] = Field({}, description="how odd times are written: epoch_s, epoch_ms, epoch_us or a Spark datetime pattern")
     watermark: WatermarkOptions | None = None
     bad_records: Literal["fail", "skip", "dead_letter"] = "fail"
+    max_bad_ratio: float | None = Field(
+        None, gt=0, lt=1, description="stops the job when more of an epoch's records are bad; judged from 100 records an epoch on"
+    )
     max_rows_per_epoch: int | None = Field(None, gt=0)
     max_bytes_per_epoch: int | None = Field(None, gt=0)
     partitioned_by: str | None = Field(None, description="column that is the producer's partition key")
@@ -231,6 +290,22 @@ class SourceOptions(Options):
     def default_schema(self) -> pa.Schema | None:
         """Columns where the job declares none: a raw payload, or what a connector that knows its columns overrides this with."""
         return pa.schema([("value", pa.binary())]) if self.format == "raw" else None
+
+    @model_validator(mode="after")
+    def _format_has_its_keys(self) -> SourceOptions:
+        """Every format is told what it needs, and nothing is said of a format that is not there."""
+        schemaless = {"avro": self.avro is None, "protobuf": self.protobuf is None or self.protobuf.descriptor_set is None}
+        if schemaless.get(self.format) and self.schema_registry is None:
+            needed = "avro: {schema_file: …}" if self.format == "avro" else "protobuf: {descriptor_set: …, message: …}"
+            raise ValueError(f"format: {self.format} needs {needed} or schema_registry: URL")
+        for key in ("avro", "protobuf"):
+            if getattr(self, key) is not None and self.format != key:
+                raise ValueError(f"{key}: is there, but the format is {self.format}; write format: {key}")
+        if self.schema_registry is not None and (self.format not in schemaless or not schemaless[self.format]):
+            raise ValueError("schema_registry is for avro without schema_file and protobuf without descriptor_set")
+        if self.compression is not None and self.format == "parquet":
+            raise ValueError("compression is of payloads; parquet files say themselves how they are compressed")
+        return self
 
 
 class SinkOptions(Options):

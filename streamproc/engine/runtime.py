@@ -16,7 +16,7 @@ from streamproc.checkpoint.log import EpochLog, Line
 from streamproc.engine.bounded import BoundedTables, Joined
 from streamproc.engine.unbounded import Table
 from streamproc.errors import LeaseLost
-from streamproc.formats import make_decoder
+from streamproc.formats import source_decoder
 from streamproc.job import Job, SinkSpec, SourceSpec, TableSpec
 from streamproc.operators.executor import Executor
 from streamproc.operators.operator import EpochOutput, Output
@@ -186,9 +186,7 @@ def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world
     declared = pa.schema([f for f in spec.schema if f.name in scan.names or f.name == promised])
     decoder = None
     if options.format != "parquet":
-        decoder = make_decoder(
-            options.format, declared, csv=options.csv, timestamps=options.timestamps, time_zone=job.time_zone, declared=spec.schema
-        )
+        decoder = source_decoder(options, declared, declared=spec.schema, time_zone=job.time_zone)
     return Table(
         name=spec.name,
         source=source,

@@ -10,9 +10,35 @@ from streamproc.batch import Decoder
 from streamproc.formats.csv import csv_decoder
 from streamproc.formats.json import json_decoder
 from streamproc.formats.raw import raw_decoder
-from streamproc.options import CsvOptions
+from streamproc.options import CsvOptions, SourceOptions
 
 _CSV = CsvOptions()
+
+
+def source_decoder(options: SourceOptions, schema: pa.Schema, *, declared: pa.Schema, time_zone: str = "UTC") -> Decoder:
+    """Decoder of a source's payloads, by its keys: `schema` are the columns that are read, of those `declared`.
+
+    ValueError, with what to write instead, for what is not supported, and for schema files that cannot be used.
+    """
+    decoder = _payload_decoder(options, schema, declared, time_zone)
+    if options.compression is None:
+        return decoder
+    from streamproc.formats.compression import DecompressingDecoder, decompressor
+
+    return DecompressingDecoder(decoder, decompressor(options.compression))
+
+
+def _payload_decoder(options: SourceOptions, schema: pa.Schema, declared: pa.Schema, time_zone: str) -> Decoder:
+    if options.format not in ("avro", "protobuf"):
+        return make_decoder(options.format, schema, csv=options.csv, timestamps=options.timestamps, time_zone=time_zone, declared=declared)
+    try:
+        from streamproc.formats.schemas import avro_decoder, protobuf_decoder  # with numpy
+    except ImportError as error:
+        raise ValueError(
+            f"format {options.format} needs a package that is missing ({error.name}): pip install 'streamproc[{options.format}]'"
+        ) from None
+    make = avro_decoder if options.format == "avro" else protobuf_decoder
+    return make(options, schema, declared, time_zone)
 
 
 def make_decoder(

@@ -83,7 +83,7 @@ def _batch_sql(schema: pa.Schema, places: Sequence[int | None], fields: int, mom
     """Splits the lines without a quote; a line with one is left to the judge."""
     null = quoted(options.null)
     texts = "".join(f", {'NULL::VARCHAR' if at is None else f'NULLIF(x[{at + 1}], {null})'} AS t{i}" for i, at in enumerate(places))
-    values = "".join(f", {_value_sql(f.type, f't{i}', moments[i])} AS c{i}" for i, f in enumerate(schema))
+    values = "".join(f", {value_sql(f.type, f't{i}', moments[i])} AS c{i}" for i, f in enumerate(schema))
     fits = " AND ".join(["x IS NOT NULL", *(_fits(f, i) for i, f in enumerate(schema))])
     plain = f"NOT contains(v, {quoted(options.quote)}) AND NOT contains(v, chr(10)) AND NOT contains(v, chr(13))"
     return f"""
@@ -99,7 +99,7 @@ def _fits(field: pa.Field, i: int) -> str:
     return f"({present} OR t{i} IS NULL)" if field.nullable else present
 
 
-def _value_sql(kind: pa.DataType, text: str, moment: MomentFormat) -> str:
+def value_sql(kind: pa.DataType, text: str, moment: MomentFormat) -> str:
     if pa.types.is_string(kind):
         return text
     if pa.types.is_boolean(kind):

@@ -23,7 +23,7 @@ _ISO = re.compile(
 _ZONE_SQL = "(Z|[+-](0[0-9]|1[0-7])(:?[0-5][0-9])?|[+-]18(:?00)?)"
 _TIME_SQL = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?"
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_UNIT_US = {"epoch_s": 1_000_000, "epoch_ms": 1000, "epoch_us": 1}
+UNIT_US = {"epoch_s": 1_000_000, "epoch_ms": 1000, "epoch_us": 1}
 FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
@@ -74,7 +74,7 @@ class MomentFormat:
 
     @property
     def numeric(self) -> bool:
-        return self.written in _UNIT_US
+        return self.written in UNIT_US
 
     @cached_property
     def _zone(self) -> ZoneInfo | None:
@@ -98,7 +98,7 @@ class MomentFormat:
             return None
         # a fraction is a double for every JSON reader
         exact = Decimal(text) if text.lstrip("-").isdigit() else Decimal(repr(number))
-        micros = (exact * _UNIT_US[self.written]).to_integral_value("ROUND_FLOOR")
+        micros = (exact * UNIT_US[self.written]).to_integral_value("ROUND_FLOOR")
         return int(micros) if FIRST_US <= micros <= LAST_US else None
 
     def sql(self, text: str, *, zoned: bool) -> str:
@@ -110,7 +110,7 @@ class MomentFormat:
         return self._iso_sql(text, zoned)
 
     def _numeric_sql(self, text: str) -> str:
-        unit = _UNIT_US[self.written]
+        unit = UNIT_US[self.written]
         whole = f"TRY_CAST({text} AS BIGINT)"
         within = f"{whole} BETWEEN {-(-FIRST_US // unit)} AND {LAST_US // unit}"
         return f"CASE WHEN regexp_full_match({text}, '-?(0|[1-9][0-9]*)') AND {within} THEN make_timestamp({whole} * {unit}) END"

@@ -15,13 +15,12 @@ from streamproc.job.document import Document, Path
 Model = TypeVar("Model", bound=BaseModel)
 
 NOT_YET: dict[str, frozenset[str]] = {
-    "source": frozenset({"avro", "protobuf", "schema_registry", "compression", "max_bad_ratio", "read", "consumer"}),
+    "source": frozenset({"read", "consumer"}),
     "table": frozenset({"query"}),
     "sink": frozenset({"changes", "evolve", "on_error", "register"}),
     "view": frozenset({"apply", "lambda"}),
 }
 """Keys that the format names and this version cannot run; a connector that declares one makes it known."""
-FORMATS_NOT_YET = frozenset({"avro", "protobuf"})
 
 
 def not_yet(what: str) -> str:
@@ -132,8 +131,6 @@ def _unknown_key(model: type[BaseModel], loc: tuple[int | str, ...], place: str)
 
 def _choice(detail: ErrorDetails) -> str:
     given, expected = detail["input"], str(detail.get("ctx", {}).get("expected", ""))
-    if isinstance(given, str) and given in FORMATS_NOT_YET:
-        return not_yet(f"{given!r}") + f": use {expected}"
     close = difflib.get_close_matches(str(given)[:100], expected.replace("'", "").replace(" or ", ", ").split(", "), n=1)
     return f"should be {expected}, not {_brief(given)}" + (f"; did you mean {close[0]!r}?" if close else "")
 

@@ -259,14 +259,18 @@ class _JobReader:
 
     def _decodable(self, path: Path, options: Any, schema: pa.Schema) -> None:
         """The decoder itself says which types and patterns it reads."""
-        from streamproc.formats import make_decoder  # with DuckDB
+        from streamproc.formats import make_decoder, source_decoder  # with DuckDB
 
         if options.format == "parquet":
             return
         try:
-            make_decoder(options.format, schema, csv=options.csv, timestamps=options.timestamps)
+            if isinstance(options, SourceOptions):
+                source_decoder(options, schema, declared=schema)
+            else:
+                make_decoder(options.format, schema, csv=options.csv, timestamps=options.timestamps)
         except ValueError as error:
-            key = "timestamps" if "pattern" in str(error) else "schema"
+            named = {"pattern": "timestamps", "schema_file": "avro", "descriptor_set": "protobuf", "package": "format"}
+            key = next((key for word, key in named.items() if word in str(error)), "schema")
             self._faults.add((*path, key), str(error))
 
     def _time_column(self, path: Path, column: str, schema: pa.Schema) -> None:

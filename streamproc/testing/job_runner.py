@@ -235,8 +235,9 @@ class JobRun:
 
 
 def _in_memory(spec: SourceSpec) -> Any:
-    """The source's options as the memory source carries its rows: a record has no file, so parquet becomes JSON."""
-    return spec.options.model_copy(update={"format": "json"}) if spec.options.format == "parquet" else spec.options
+    """The source's options as the memory source carries its rows: JSON for what needs a file or a registry, uncompressed."""
+    stand_in = {"format": "json"} if spec.options.format in ("parquet", "avro", "protobuf") else {}
+    return spec.options.model_copy(update={**stand_in, "compression": None})
 
 
 def _pylist(table: pa.Table) -> list[Row]:

@@ -177,7 +177,7 @@ def test_a_literal_secret_is_refused_and_not_repeated() -> None:
         ("type: kafka\n    topic: t\n    bootstrap_servers: b\n    schema: a INTT", 6, "not a Spark DDL column list"),
         ("{KAFKA, schema: a INT, start: soon}", 3, "start is earliest, latest or a time"),
         ("{KAFKA, schema: a INT, format: jsn}", 3, "did you mean 'json'?"),
-        ("{KAFKA, schema: a INT, format: avro}", 3, "format: avro needs avro: {schema_file: …} or schema_registry: URL"),
+        ("{KAFKA, schema: a INT, format: avro}", 2, "format: avro needs avro: {schema_file: …} or schema_registry: URL"),
         ("{KAFKA, schema: a INT, format: avro, schema_registry: x}", 3, "should be http://host:port or https://"),
         ("{KAFKA, schema: a INT, max_rows_per_epoch: 0}", 3, "should be greater than 0"),
         ("{KAFKA, schema: a INT, bad_records: dead_letter}", 3, "needs a dead_letter: sink"),
