@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ FOLDER = Path(__file__).parents[2] / "deploy" / "jobs" / "nexmark"
 EPOCH_EVENTS = 200_000
 """Of all kinds, at most."""
 COLUMNS = ("events_per_cpu_s", "events_per_s", "epoch_s", "epochs", "rows_out", "rss_mb")
-WARM_EPOCHS = 1
 
 
 class Thrown(Sink):
@@ -99,7 +99,7 @@ def measure(name: str, events: int) -> dict[str, float]:
     times = [began_s, *(wall for wall, _ in connected.sink_.written)]
     return {
         "events_per_cpu_s": read / (ended_cpu_s - began_cpu_s), "events_per_s": read / (ended_s - began_s),
-        "epoch_s": max(b - a for a, b in zip(times[1:], times[2:], strict=False)) if len(times) > 2 else times[-1] - times[0],
+        "epoch_s": max(b - a for a, b in pairwise(times[1:])) if len(times) > 2 else times[-1] - times[0],
         "epochs": len(connected.sink_.written), "rows_out": connected.sink_.rows,
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }  # fmt: skip
