@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from streamproc.errors import Bug
-from streamproc.window import Window
+from streamproc.window import MergingWindow, Window
 
 if TYPE_CHECKING:
     from streamproc.bounded import TableOptions
@@ -31,10 +31,12 @@ SINKS: dict[str, str] = {
 }
 DAY_US = 86_400_000_000
 
-WINDOWS: dict[str, tuple[str, str]] = {
-    "window": ("windows.tumbling:Tumbling", "windows.sliding:Sliding"),
+WINDOWS: dict[str, tuple[str, ...]] = {
+    "window": ("windows.tumbling:Tumbling", "windows.sliding:Sliding"),  # for equal size and slide, and for the rest
+    "session_window": ("windows.session:Session",),
+    "cumulate_window": ("windows.cumulate:Cumulate",),
 }
-"""SQL function → the class for equal size and slide, and the one for the rest."""
+"""SQL function → its classes."""
 
 
 def source_class(kind: str) -> Any:
@@ -67,17 +69,25 @@ def sink_options(kind: str) -> type[SinkOptions]:
     return sink_class(kind).Options  # type: ignore[no-any-return]  # the connectors' convention
 
 
-def window(name: str, durations_us: list[int]) -> Window:
-    """The window of `name(ts, size[, slide[, offset]])`, durations in µs; ValueError says what does not fit (Spark's rules)."""
-    if name not in WINDOWS:
-        raise ValueError(f"{name}() is not supported yet; use {', '.join(sorted(WINDOWS))}()")
+def window(durations_us: list[int]) -> Window:
+    """The window of `window(ts, size[, slide[, offset]])`, durations in µs; ValueError says what does not fit (Spark's rules)."""
     if not 1 <= len(durations_us) <= 3:
-        raise ValueError(f"{name}() takes a size, then optionally a slide and an offset")
+        raise ValueError("window() takes a size, then optionally a slide and an offset")
     size, slide, offset = (*durations_us, durations_us[0], 0)[:3] if len(durations_us) == 1 else (*durations_us, 0)[:3]
-    single, many = WINDOWS[name]
+    tumbling, sliding = WINDOWS["window"]
     if size == slide:
-        return _load(single)(size, offset)  # type: ignore[no-any-return]  # the connectors' convention
-    return _load(many)(size, slide, offset)  # type: ignore[no-any-return]
+        return _load(tumbling)(size, offset)  # type: ignore[no-any-return]  # the connectors' convention
+    return _load(sliding)(size, slide, offset)  # type: ignore[no-any-return]
+
+
+def cumulate_window(step_us: int, size_us: int) -> Window:
+    """The windows of `cumulate_window(ts, step, size)`; ValueError says what does not fit."""
+    return _load(*WINDOWS["cumulate_window"])(step_us, size_us)  # type: ignore[no-any-return]
+
+
+def session_window() -> MergingWindow:
+    """The rule of `session_window(ts, gap)`."""
+    return _load(*WINDOWS["session_window"])()  # type: ignore[no-any-return]
 
 
 def in_zone(window: Window, time_zone: str) -> Window:

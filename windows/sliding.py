@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streamproc.window import Window
+from streamproc.window import Window, aligned
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,4 @@ class Sliding(Window):
         return self._floor(time) if self.size_us % self.slide_us == 0 else None
 
     def _floor(self, time: str) -> str:
-        slide, since = self.slide_us, f"(({time}) - ({self.offset_us}))"
-        # % truncates towards zero: times before the origin need one slide less
-        return f"(({time}) - {since} % {slide} - CASE WHEN {since} % {slide} < 0 THEN {slide} ELSE 0 END)"
+        return aligned(time, self.slide_us, self.offset_us)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streamproc.window import Window
+from streamproc.window import Window, aligned
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,4 @@ class Tumbling(Window):
         return f"[{self.assign_one(time)}]"
 
     def assign_one(self, time: str) -> str:
-        size, since = self.size_us, f"(({time}) - ({self.offset_us}))"
-        # % truncates towards zero: times before the origin need one size less
-        return f"(({time}) - {since} % {size} - CASE WHEN {since} % {size} < 0 THEN {size} ELSE 0 END)"
+        return aligned(time, self.size_us, self.offset_us)

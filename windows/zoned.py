@@ -32,11 +32,14 @@ class Zoned(Window):
     def assign_one(self, time: str) -> str:
         return self._instant(self.days.assign_one(self._wall(time)))
 
-    def end(self, start: str) -> str:
-        return self._instant(f"{self._wall(start)} + {self.length_us}")
+    def begin(self, key: str) -> str:
+        return self._instant(self.days.begin(self._wall(key)))
+
+    def end(self, key: str) -> str:
+        return self._instant(self.days.end(self._wall(key)))
 
     def start(self, end: str) -> str:
-        return self._instant(f"{self._wall(end)} - {self.length_us}")
+        return self._instant(self.days.start(self._wall(end)))
 
     def _wall(self, time: str) -> str:
         return f"epoch_us(timezone('{self.time_zone}', make_timestamptz({time})))"

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 from sqlglot import exp
 
+from streamproc import registry
 from streamproc.batch import TIMESTAMP
-from streamproc.plan.aggregates import AGGREGATES, AggregateCall, States
+from streamproc.plan.aggregates import States, is_aggregate_call, read_aggregate
 from streamproc.plan.arithmetic import field as struct_field
 from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.names import output_name
-from streamproc.plan.plan import Aggregate, Project, Step
+from streamproc.plan.plan import Aggregate, Project, SessionAggregate, Step
 from streamproc.plan.relation import ORIGIN, Column, Relation, Tail, Time, arrival, hidden_name
 from streamproc.plan.select import Draft, Output, has_aggregate, is_aggregate, limit_rows, ordered, projected
-from streamproc.plan.time_window import TimeWindow, is_window, read_window
-from streamproc.plan.types import STRING, Sql, quote
+from streamproc.plan.time_window import TimeWindow, column_of, is_window, read_window
+from streamproc.plan.types import STRING, WINDOW_TYPE, Sql, quote
+from streamproc.plan.zone import SESSION
 
-WINDOW_TYPE = pa.struct([("start", TIMESTAMP), ("end", TIMESTAMP)])
 WINDOW = Sql("{'start': make_timestamptz(_ws), 'end': make_timestamptz(_we)}", WINDOW_TYPE)
 
 
@@ -30,6 +32,7 @@ class Groups:
 
     keys: dict[str, tuple[str, pa.DataType]] = field(default_factory=dict)
     window: TimeWindow | None = None
+    window_name: str = "window"
     time_key: tuple[str, Time] | None = None
     """SQL over the keys of the watermark at which a group is final, and the time of that key."""
 
@@ -102,10 +105,10 @@ def _ordinal(draft: Draft, node: exp.Expr) -> exp.Expr:
 
 def _add_group(draft: Draft, groups: Groups, node: exp.Expr) -> None:
     if is_window(node):
-        window = read_window(draft.scope, node)
+        window = read_window(draft.scope, node, SESSION.get())
         if groups.window is not None and groups.window != window:
             raise RefusedError("only one window can be grouped by; write a sink for each")
-        groups.window = window
+        groups.window, groups.window_name = window, column_of(node)
         return
     if has_aggregate(node):
         raise LocatedError("an aggregate cannot be grouped by", node)
@@ -116,8 +119,8 @@ def _add_group(draft: Draft, groups: Groups, node: exp.Expr) -> None:
 
 def _refuse_window_column(draft: Draft, node: exp.Expr) -> None:
     inside = any(is_window(n) for n in node.walk())
-    column = isinstance(node, exp.Column) and node.parts[0].name.lower() == "window" and not draft.scope.has("window")
-    if inside or column:
+    name = node.parts[0].name.lower() if isinstance(node, exp.Column) else ""
+    if inside or (name in ("window", "session_window") and not draft.scope.has(name)):
         raise LocatedError("group by the window itself, GROUP BY window(ts, '1 minute'), and select window.start", node)
 
 
@@ -141,7 +144,7 @@ class ResultCompiler(Compiler):
         if isinstance(node, exp.Dot) and is_window(node.this):
             return self._side(node)
         if is_aggregate_call(node):
-            return self._aggregate(node)
+            return read_aggregate(node, self.rows, self.states)
         if isinstance(node, exp.Literal | exp.Null | exp.Boolean | exp.Interval) or has_aggregate(node):
             return None
         return self._key(node)
@@ -155,7 +158,7 @@ class ResultCompiler(Compiler):
             return None
 
     def _window(self, node: exp.Expr) -> Sql:
-        if self.groups.window is None or read_window(self.draft.scope, node) != self.groups.window:
+        if self.groups.window is None or read_window(self.draft.scope, node, SESSION.get()) != self.groups.window:
             raise LocatedError("this window is not in GROUP BY; group by the same window(…)")
         return WINDOW
 
@@ -164,46 +167,40 @@ class ResultCompiler(Compiler):
         value, rest = window_column([node.expression.name])
         return struct_field(value, rest[0]) if rest else value
 
-    def _aggregate(self, node: exp.Expr) -> Sql:
-        where, ignore_nulls = None, False
-        while not isinstance(node, exp.Anonymous):
-            if isinstance(node, exp.Filter):
-                where = self.rows.boolean(node.expression.this).text
-            elif isinstance(node, exp.IgnoreNulls):
-                ignore_nulls = True
-            elif isinstance(node, exp.WithinGroup):
-                raise RefusedError("WITHIN GROUP is not supported yet; listagg(x, ',') joins by event time")
-            node = node.this
-        if any(has_aggregate(n) for n in node.expressions):
-            raise LocatedError("an aggregate inside an aggregate is not possible")
-        call = AggregateCall(self.rows, node.name.lower(), node.expressions, states=self.states, where=where, ignore_nulls=ignore_nulls)
-        return AGGREGATES[call.name](call)
-
     def time_of(self, node: exp.Expr) -> Time | None:
         """What a column of the result says of event time."""
+        if isinstance(node, exp.Anonymous) and node.name.lower() == "window_time" and len(node.expressions) == 1:
+            time = self.time_of(node.expressions[0])
+            return replace(time, kind="event") if time and time.kind == "window" else None
         if is_window(node) or (isinstance(node, exp.Dot) and is_window(node.this)):
             side = node.expression.name if isinstance(node, exp.Dot) else ""
             return self._window_time(side)
         if not isinstance(node, exp.Column):
             return None
         names = [p.name for p in node.parts]
-        if names[0].lower() == "window" and self.groups.window is not None and not self.draft.scope.has("window"):
+        if self._is_window_column(names):
             return self._window_time(".".join(names[1:]))
         return self.draft.scope.time_of(node) if self._key(node) else None
+
+    def _is_window_column(self, parts: Sequence[str]) -> bool:
+        """The group's window by the name of its column, which hides one that is not grouped by."""
+        if self.groups.window is None or parts[0].lower() != self.groups.window_name:
+            return False
+        return not self.draft.scope.has(parts[0]) or self.groups.key(self.draft.scope.column(parts[:1])[0]) is None
 
     def _window_time(self, side: str) -> Time | None:
         """Of the group's window, or of a side of it."""
         window = self.groups.window
         if window is None or window.time is None:
             return None
-        time = Time("window", window.time.lag_us, window.window.length_us)
+        time = Time("window", window.time.lag_us, window.length_us)
         return time.side(side) if side else time
 
     def column(self, parts: Sequence[str]) -> tuple[Sql, Sequence[str]]:
         alias = self.aliases.get(parts[0].lower())
         if alias is not None and (self.aliases_first or not self.draft.scope.has(parts[0])):
             return alias, parts[1:]
-        if parts[0].lower() == "window" and self.groups.window is not None and not self.draft.scope.has("window"):
+        if self._is_window_column(parts):
             return window_column(parts[1:])
         value, rest = self.draft.scope.column(parts)
         key = self.groups.key(value)
@@ -221,12 +218,6 @@ def window_column(fields: Sequence[str]) -> tuple[Sql, Sequence[str]]:
     return (WINDOW, fields) if side is None else (Sql(f"make_timestamptz({side})", TIMESTAMP), fields[1:])
 
 
-def is_aggregate_call(node: exp.Expr) -> bool:
-    if isinstance(node, exp.Filter | exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup):
-        return is_aggregate_call(node.this)
-    return isinstance(node, exp.Anonymous) and node.name.lower() in AGGREGATES
-
-
 def _aggregate(draft: Draft, groups: Groups) -> Relation:
     states, time, rows = States(arrival=arrival(draft.rows)), groups.time, draft.rows
     compiler = ResultCompiler(draft, groups, states)
@@ -238,23 +229,30 @@ def _aggregate(draft: Draft, groups: Groups) -> Relation:
     tail, sorting = _tail(draft, compiler)
     reader, read = _input(draft, states)
     result = projected(Relation((), reader, lambda _: "input"), [*outputs, *sorting], condition, reader)
-    step = Aggregate(
-        input=reader,
-        prepare=_prepare(groups, states, read),
-        keys=tuple(name for name, _ in groups.keys.values()),
-        states=states.state_columns,
-        post=result.body(())[1:-1],
-        schema=result.schema,
-        window=None if groups.window is None else groups.window.window,
-        time_key=None if groups.window or groups.time_key is None else groups.time_key[0],
-        global_group=draft.node.args.get("group") is None,
-        uses_watermark=time is not None,
-        lag_us=time.lag_us if time else 0,
-    )
+    common = {
+        "input": reader,
+        "prepare": _prepare(groups, states, read),
+        "keys": tuple(name for name, _ in groups.keys.values()),
+        "states": states.state_columns,
+        "post": result.body(())[1:-1],
+        "schema": result.schema,
+        "global_group": draft.node.args.get("group") is None,
+        "uses_watermark": time is not None,
+        "lag_us": time.lag_us if time else 0,
+    }
+    step = _step(draft, groups, common)
     return Relation(
         result.columns[: len(outputs)], step, lambda _: "input",
         sources=rows.sources, has_watermark=rows.has_watermark, computed=True, origin=False, tail=tail,
     )  # fmt: skip
+
+
+def _step(draft: Draft, groups: Groups, common: dict[str, Any]) -> Aggregate:
+    if groups.window is None:
+        return Aggregate(time_key=groups.time_key[0] if groups.time_key else None, **common)
+    if groups.window.window is None:
+        return SessionAggregate(merging=registry.session_window(), retracts=draft.env.mode == "update", **common)
+    return Aggregate(window=groups.window.window, **common)
 
 
 def _output(compiler: ResultCompiler, node: exp.Expr) -> Output:
@@ -304,5 +302,6 @@ def _prepare(groups: Groups, states: States, rows: str) -> str:
     columns = [f"{text} AS {name}" for text, (name, _) in groups.keys.items()]
     columns += [f"{text} AS {name}" for text, name in states.columns.items()]
     if groups.window is not None:
-        columns.append(f"epoch_us({groups.window.text}) AS _t")
+        time = f"epoch_us({groups.window.text})"
+        columns += [f"{time} AS _t"] if groups.window.window else [f"{time} AS _ws", f"epoch_us({groups.window.end}) AS _we"]
     return f"SELECT {', '.join(columns) or 'true AS _row'} FROM {rows}"

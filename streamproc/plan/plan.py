@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 import pyarrow as pa
 
-from streamproc.window import Window
+from streamproc.window import MergingWindow, Window
 
 OutputMode = Literal["append", "update", "complete"]
 
@@ -90,6 +90,27 @@ class Project(Unary):
 
 
 @dataclass(frozen=True)
+class FunctionCall:
+    """A Python function of the job, called with columns `args` of a slice; what it returns becomes the column `result`."""
+
+    function: str
+    args: tuple[str, ...]
+    result: str
+    type: pa.DataType
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class Evaluate(Unary):
+    """Python functions, run over all rows of a slice at once. `schema`: the input's columns without the calls' arguments,
+    then the results. Order and number of rows are kept.
+    """
+
+    calls: tuple[FunctionCall, ...]
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
 class Union(Step):
     """The rows of every branch, which are all of this schema, one branch after the other."""
 
@@ -149,6 +170,21 @@ class Aggregate(Unary, Operation):
     """False: neither the window's time nor a key is watermarked, so nothing is ever late or final here."""
     lag_us: int = 0
     """How much older than the watermark rows may be here without being late (above a join with a time bound)."""
+
+
+@dataclass(frozen=True)
+class SessionAggregate(Aggregate):
+    """An aggregate over windows that merge. `prepare` yields each row's own interval as `_ws` and `_we` (BIGINT µs; rows without
+    one, or whose end is not after its start, go nowhere), and so has each group. A row is late by its own `_we`.
+    """
+
+    merging: MergingWindow = field(kw_only=True)
+    retracts: bool = False
+    """In update a session that grew or merged takes back what it was."""
+
+    @property
+    def changes(self) -> bool:
+        return self.retracts
 
 
 @dataclass(frozen=True)

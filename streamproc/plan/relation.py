@@ -139,6 +139,9 @@ class RelationScope:
 
     def time_of(self, node: exp.Expr) -> Time | None:
         """What a column, or the side of a window, says of event time."""
+        if isinstance(node, exp.Anonymous) and node.name.lower() == "window_time" and len(node.expressions) == 1:
+            time = self.time_of(node.expressions[0])
+            return replace(time, kind="event") if time and time.kind == "window" else None
         if not isinstance(node, exp.Column):
             return None
         column, rest = self.find([p.name for p in node.parts])

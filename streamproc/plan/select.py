@@ -5,9 +5,9 @@ A new clause or operator is a new rule; the planner's environment (`Env`) gives 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 from sqlglot import exp
@@ -19,7 +19,12 @@ from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.names import output_name
 from streamproc.plan.plan import OutputMode, Step
 from streamproc.plan.relation import Column, Relation, RelationScope, Tail, Time, hidden_columns
-from streamproc.plan.types import NULL, Sql, duck_type, quote
+from streamproc.plan.time_window import column_of, is_window, read_window, window_value
+from streamproc.plan.types import BOOLEAN, NULL, Sql, holds_interval, quote
+from streamproc.plan.zone import SESSION
+
+if TYPE_CHECKING:
+    from streamproc.plan.python_functions import FunctionInfo
 
 
 class Env(Protocol):
@@ -27,6 +32,11 @@ class Env(Protocol):
 
     mode: OutputMode | None
     origin: bool
+
+    @property
+    def functions(self) -> Mapping[str, FunctionInfo]:
+        """Python functions of the job."""
+        ...
 
     def relation(self, node: exp.Expr) -> Relation:
         """A table, view, CTE or subquery of FROM."""
@@ -197,9 +207,20 @@ def row_outputs(draft: Draft, compiler: Compiler | None = None) -> list[Output]:
 
 def _row_output(compiler: Compiler, draft: Draft, node: exp.Expr) -> Output:
     value = node.unalias()
+    if is_window(value):
+        return _window_output(draft, node, value)
     if isinstance(value, exp.Anonymous) and value.name.lower().startswith("explode"):
         return Output(node.alias or "col", generated(compiler, value))
     return Output(output_name(node), compiler.compile(value), draft.scope.time_of(value))
+
+
+def _window_output(draft: Draft, node: exp.Expr, call: exp.Expr) -> Output:
+    """A row's own windows as a column, as in Spark: rows without a time are in none."""
+    window = read_window(draft.scope, call, SESSION.get())
+    timed = f"{window.text} IS NOT NULL"
+    draft.where = Sql(f"({draft.where.text}) AND {timed}" if draft.where else timed, BOOLEAN)
+    time = window.time and Time("window", window.time.lag_us, window.length_us)
+    return Output(node.alias or column_of(call), window_value(window), time)
 
 
 def _stars(draft: Draft, node: exp.Expr) -> list[Output]:
@@ -226,9 +247,9 @@ def _stars(draft: Draft, node: exp.Expr) -> list[Output]:
 
 def projected(relation: Relation, outputs: Sequence[Output], condition: str, step: Step) -> Relation:
     """`SELECT outputs FROM relation condition` as a relation over `step`."""
-    columns = tuple(Column(o.name, _stored(o.value).type, o.time) for o in outputs)
+    columns = tuple(Column(o.name, stored(o.value).type, o.time) for o in outputs)
     refuse_twice(columns)
-    listed = ", ".join(f"{_stored(o.value).text} AS {quote(o.name)}" for o in outputs)
+    listed = ", ".join(f"{stored(o.value).text} AS {quote(o.name)}" for o in outputs)
 
     def body(hidden: Sequence[str]) -> str:
         return f"(SELECT {listed}{hidden_columns(hidden)} FROM {relation.body(hidden)}{condition})"
@@ -239,12 +260,10 @@ def projected(relation: Relation, outputs: Sequence[Output], condition: str, ste
     )  # fmt: skip
 
 
-def _stored(value: Sql) -> Sql:
+def stored(value: Sql) -> Sql:
     """NULL alone has no type a sink could store; Spark's VOID is read as STRING."""
-    try:
-        duck_type(value.type)
-    except ValueError:
-        raise LocatedError("an interval cannot be a column; add it to a time, or use a number of seconds") from None
+    if holds_interval(value.type):
+        raise LocatedError("an interval cannot be a column; add it to a time, or CAST it to a number of seconds: CAST(x AS BIGINT)")
     return cast(value, pa.string()) if value.type == NULL else value
 
 

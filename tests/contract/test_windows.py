@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamproc.testing.window_suite import WindowConformance
+from windows.cumulate import Cumulate
+from windows.session import Session
 from windows.sliding import Sliding
 from windows.tumbling import Tumbling
 from windows.zoned import Zoned
@@ -74,3 +76,47 @@ def test_sliding_gives_exactly_the_windows_that_contain_the_time(time, size, sli
 def test_impossible_windows_are_refused(make):
     with pytest.raises(ValueError, match="window"):
         make()
+
+
+def test_windows_of_one_start_end_a_step_apart_up_to_the_size():
+    cumulate = Cumulate(20, 60)
+    connection = duckdb.connect()
+    for time, keys in (
+        (0, [20, 40, 60]),
+        (19, [20, 40, 60]),
+        (20, [40, 60]),
+        (59, [60]),
+        (60, [80, 100, 120]),
+        (-1, [0]),
+        (-60, [-40, -20, 0]),
+    ):
+        (found,) = connection.execute(f"SELECT {cumulate.assign(f'({time})::BIGINT')}").fetchone()
+        ends, starts, last, pane = connection.execute(
+            f"SELECT list_transform($keys, lambda k: {cumulate.end('k')}), list_transform($keys, lambda k: {cumulate.begin('k')}),"
+            f" {cumulate.assign_one(f'({time})::BIGINT')}, {cumulate.assign(cumulate.pane(f'({time})::BIGINT'))}",
+            {"keys": keys},
+        ).fetchone()
+        assert (found, ends, last, pane) == (keys, keys, keys[-1], keys)
+        assert {start <= time < end for start, end in zip(starts, ends, strict=True)} == {True}
+        assert set(starts) == {time // 60 * 60}
+
+
+@pytest.mark.parametrize(("step", "size"), [(0, 60), (7, 60), (20, 0)])
+def test_a_step_divides_the_size(step, size):
+    with pytest.raises(ValueError, match="cumulate_window"):
+        Cumulate(step, size)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-50, 50), st.integers(1, 12)), min_size=1, max_size=30))
+def test_intervals_that_overlap_or_touch_are_one_session(rows):
+    connection = duckdb.connect()
+    sql = Session().numbered("SELECT unnest($k) AS k, unnest($s) AS _ws, unnest($e) AS _we", ["k"])
+    values = {"k": [k for k, _, _ in rows], "s": [s for _, s, _ in rows], "e": [s + gap for _, s, gap in rows]}
+    found = connection.execute(f"SELECT k, min(_ws), max(_we) FROM ({sql}) GROUP BY k, _s ORDER BY ALL", values).fetchall()
+    expected = []
+    for k, start, end in sorted((k, s, s + gap) for k, s, gap in rows):
+        if expected and expected[-1][0] == k and start <= expected[-1][2]:
+            expected[-1] = (k, expected[-1][1], max(end, expected[-1][2]))
+        else:
+            expected.append((k, start, end))
+    assert found == expected
