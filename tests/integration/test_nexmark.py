@@ -7,6 +7,7 @@ the same time and windows of 10 seconds close; 50,000 of them.
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -20,16 +21,18 @@ from streamproc.bounded import BoundedTable
 from streamproc.check import check
 from streamproc.engine.runtime import Registered
 from streamproc.engine.worker import run_job
-from streamproc.formats.nexmark import SCHEMAS, SLOTS, Nexmark
+from streamproc.formats.nexmark import CYCLE, SCHEMAS, SLOTS, Nexmark
 from streamproc.job import SinkSpec, TableSpec, load_job
 from streamproc.sink import Sink
 from streamproc.testing import run_job_tests
 from streamproc.testing.memory_sink import MemorySink
 from streamproc.testing.memory_table import MemoryTable
+from streamproc.testing.noida import NoidaBroker
 from streamproc.world import World
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "jobs" / "nexmark"
-CYCLES, EVENTS_PER_SECOND, EPOCHS = 1000, 500, 4
+FILL = Path(__file__).parents[1] / "benchmarks" / "nexmark_topics.py"
+CYCLES, KAFKA_CYCLES, EVENTS_PER_SECOND, EPOCHS = 1000, 200, 500, 4
 REFERENCES = dict(re.findall(r"^-- (\w+)\n(.*?)(?=^-- |\Z)", Path(__file__).with_name("nexmark_reference.sql").read_text(), re.S | re.M))
 KEYS = {"q12": "bidder, starttime", "q15": "day", "q16": "channel, day", "q17": "auction, day"}
 """What a row of an update replaces."""
@@ -37,14 +40,14 @@ JOBS = sorted((path.stem for path in FOLDER.glob("q*.yaml")), key=lambda name: i
 
 
 class Connected(Registered):
-    """The job's own generators; a table and a sink in memory."""
+    """The job's own sources; tables and sinks in memory."""
 
     def __init__(self) -> None:
-        self.written = MemorySink()
+        self.written: dict[str, MemorySink] = {}
 
     def sink(self, spec: SinkSpec, name: str, world: World) -> Sink:
-        del spec, name, world
-        return self.written
+        del spec, world
+        return self.written.setdefault(name, MemorySink())
 
     def table(self, spec: TableSpec, schema: pa.Schema, time_zone: str, world: World) -> BoundedTable:
         del world
@@ -52,19 +55,19 @@ class Connected(Registered):
 
 
 @cache
-def events() -> Mapping[str, pa.Table]:
+def events(cycles: int) -> Mapping[str, pa.Table]:
     """All events of each kind, as the generator makes them."""
     made = {}
     for kind in SCHEMAS:
         world = Nexmark(kind, events_per_second=EVENTS_PER_SECOND)
-        made[kind] = pa.table(world.columns(pa.arange(0, CYCLES * SLOTS[kind][1]), world.schema.names))
+        made[kind] = pa.table(world.columns(pa.arange(0, cycles * SLOTS[kind][1]), world.schema.names))
     return made
 
 
-def database() -> duckdb.DuckDBPyConnection:
+def database(cycles: int) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    for kind, table in events().items():
+    for kind, table in events(cycles).items():
         connection.register(kind, table)
     connection.execute(REFERENCES["views"])
     return connection
@@ -95,9 +98,9 @@ def final(name: str, written: pa.Table) -> str:
     return "SELECT *, count(*) AS _times FROM written GROUP BY ALL"
 
 
-def differences(name: str, written: pa.Table) -> list[Any]:
+def differences(name: str, written: pa.Table, cycles: int = CYCLES) -> list[Any]:
     """Rows that only one side has."""
-    with database() as connection:
+    with database(cycles) as connection:
         connection.register("written", written)
         ours = connection.sql(final(name, written))
         theirs = connection.sql(f"SELECT *, count(*) AS _times FROM ({REFERENCES[name]}) GROUP BY ALL")
@@ -109,7 +112,7 @@ def differences(name: str, written: pa.Table) -> list[Any]:
 
 
 def test_the_jobs_have_no_faults() -> None:
-    assert check([FOLDER / f"{name}.yaml" for name in JOBS], environment={}) == []
+    assert check([FOLDER / f"{name}.yaml" for name in (*JOBS, "kafka")], environment={}) == []
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -120,5 +123,17 @@ def test_the_jobs_own_tests_pass(name: str) -> None:
 @pytest.mark.parametrize("name", JOBS)
 async def test_a_job_ends_with_the_rows_of_the_batch_query(name: str, tmp_path: Path) -> None:
     connected = await run(name, tmp_path)
-    assert len(connected.written.epochs) >= EPOCHS
-    assert differences(name, connected.written.table()) == []
+    assert len(connected.written[name].epochs) >= EPOCHS
+    assert differences(name, connected.written[name].table()) == []
+
+
+async def test_over_kafka_the_results_are_the_same(noida_broker: NoidaBroker, tmp_path: Path) -> None:
+    fill = runpy.run_path(str(FILL))["fill"]
+    await fill(noida_broker.bootstrap_servers, KAFKA_CYCLES * CYCLE, events_per_second=EVENTS_PER_SECOND)
+    job = load_job(
+        FOLDER / "kafka.yaml", overrides=[f"checkpoint={tmp_path}"], environment={"KAFKA_BOOTSTRAP_SERVERS": noida_broker.bootstrap_servers}
+    )
+    connected = Connected()
+    await run_job(job, available_now=True, drain=True, connectors=connected)
+    for name, written in connected.written.items():
+        assert differences(name, written.table(), KAFKA_CYCLES) == [], name
