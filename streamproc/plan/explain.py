@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from streamproc.plan.plan import Aggregate, Limit, Order, Plan, Project, Query, Scan, StateColumn, Step, Union, Watermark
+from streamproc.plan.plan import (
+    Aggregate,
+    Dedup,
+    Evaluate,
+    Limit,
+    Order,
+    Plan,
+    Project,
+    Query,
+    Scan,
+    SessionAggregate,
+    StateColumn,
+    Step,
+    Union,
+    Watermark,
+)
 from streamproc.schema import ddl
 
 VALUES_KEPT = frozenset({"list", "quantile_cont", "quantile_disc", "median"})
@@ -52,12 +67,21 @@ def _operator(query: Query, step: Step) -> list[str]:
         return [f"Union of {len(step.branches)}"]
     if isinstance(step, Project):
         return [f"Project {step.sql}"]
+    if isinstance(step, Evaluate):
+        kept = "" if all(call.deterministic for call in step.calls) else "; results are kept with the epoch"
+        return [f"Evaluate {', '.join(call.result for call in step.calls)} in Python{kept}"]
     if isinstance(step, Limit):
         return [f"Limit {step.rows}: the first rows of the job's life; state: one counter"]
     if isinstance(step, Order):
         return [f"Order {step.sql}"]
+    if isinstance(step, Dedup):
+        return [
+            f"Dedup by {', '.join(step.keys)}",
+            f"  prepare {step.prepare}",
+            "  state   one row a key, until the watermark passes its _we",
+        ]
     assert isinstance(step, Aggregate), step
-    window = f", window {step.window}" if step.window else ""
+    window = f", window {step.window}" if step.window else ", sessions" if isinstance(step, SessionAggregate) else ""
     return [
         f"Aggregate by {', '.join(step.keys) or 'nothing'}{window}",
         f"  prepare {step.prepare}",
@@ -71,6 +95,7 @@ def _state(state: StateColumn) -> str:
     filtered = f" filter {state.filter}" if state.filter else ""
     order = f" order {', '.join(name for name, _ in state.order)}" if state.order else ""
     grows = " (keeps every value)" if state.function in VALUES_KEPT else ""
+    grows += f" (of distinct {', '.join(state.distinct)}, which are kept)" if state.distinct else ""
     return f"{state.name} = {state.function}({', '.join(state.args)}){filtered}{order}{grows}"
 
 
@@ -81,6 +106,8 @@ def _leaves(query: Query, step: Aggregate) -> str:
         return "every group, kept for ever"
     if not step.uses_watermark:
         return "one row a group, kept for ever"
+    if isinstance(step, SessionAggregate):
+        return "rows of open sessions, until the watermark passes a session's end"
     if step.window:
         return "one row a group and window, until the watermark passes the window's end"
     return "one row a group, until the watermark passes its event time"

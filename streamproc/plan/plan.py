@@ -188,6 +188,20 @@ class SessionAggregate(Aggregate):
 
 
 @dataclass(frozen=True)
+class Dedup(Unary, Operation):
+    """The first row of every combination of keys, written when it comes. `prepare` is `SELECT … FROM input` and yields the keys
+    (k0, …), the columns of `schema`, `_t` (BIGINT µs: a row is late when it ≤ watermark; NULL: never) and `_we` (BIGINT µs: the
+    watermark at which its key is forgotten; NULL: never).
+    """
+
+    prepare: str
+    keys: tuple[str, ...]
+    schema: pa.Schema
+    id: str = "dedup"
+    lag_us: int = 0
+
+
+@dataclass(frozen=True)
 class Limit(Unary, Operation):
     """`LIMIT n` in append: the first n rows of the job's life."""
 

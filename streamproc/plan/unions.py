@@ -1,4 +1,4 @@
-"""UNION ALL."""
+"""UNION [ALL]."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from streamproc.plan.casts import convert
+from streamproc.plan.dedup import deduplicated
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.plan import Project, Union
 from streamproc.plan.relation import ORIGIN, Column, Relation, Time, hidden_columns
@@ -16,18 +17,21 @@ from streamproc.plan.select import Env
 from streamproc.plan.types import STRING, Sql, quote, widest_type
 
 
-def union_all(env: Env, node: exp.Expr, left: Relation, right: Relation) -> Relation:
+def union(env: Env, node: exp.Expr, left: Relation, right: Relation) -> Relation:
     """Rows of both, columns by position under the left names; RefusedError for what needs state."""
     if not isinstance(node, exp.Union):
         raise RefusedError(f"{node.key.upper()} is not supported; filter with WHERE, or compare where the tables are read")
-    if node.args.get("distinct"):
-        raise RefusedError("UNION without ALL removes duplicates, which is not supported yet; write UNION ALL")
     if left.tail or right.tail or node.args.get("order") or node.args.get("limit"):
         raise RefusedError("ORDER BY and LIMIT cannot stand in a UNION ALL")
     if len(left.columns) != len(right.columns):
         raise LocatedError(f"UNION ALL: {len(left.columns)} columns against {len(right.columns)}", node)
     columns = tuple(_widest(a, b, node) for a, b in zip(left.columns, right.columns, strict=True))
 
+    made = _together(env, left, right, columns)
+    return deduplicated(env, made, made.columns) if node.args.get("distinct") else made
+
+
+def _together(env: Env, left: Relation, right: Relation, columns: tuple[Column, ...]) -> Relation:
     if left.step == right.step and left.origin and right.origin:
 
         def body(hidden: Sequence[str]) -> str:
