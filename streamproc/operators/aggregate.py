@@ -1,8 +1,9 @@
 """Grouped aggregate, kept as runs of exported states.
 
 A run's columns: `_we` (window end, or the grouped event time; BIGINT µs, NULL = never final), `_h` (hash of the key),
-`_ws` (window start, with a window), the keys, the states. An epoch: slices → partial states → one run; the rows to
-write come from the runs by output mode; then final groups leave and runs are merged a little.
+`_ws` (window start, with a window), the keys, the states; with DISTINCT also rows of the values that were seen (see
+distinct.py). An epoch: slices → partial states → one run; the rows to write come from the runs by output mode; then final
+groups leave and runs are merged a little.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.errors import Bug
+from streamproc.operators.distinct import FILTERS, GROUPS_ONLY, NUMBER, DistinctValues
 from streamproc.operators.duck import Duck, empty_input, nested, quoted
 from streamproc.operators.late import refused, source_rows
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
-from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
+from streamproc.operators.states import check_state, combine_sql, finalize_sql, pane_sql, panes_sql, partial_sql
 from streamproc.plan.plan import Aggregate, Query, StateColumn
 from streamproc.state.merge import merge
 from streamproc.state.runs import Run, next_chain, split_final
@@ -37,11 +39,13 @@ class AggregateOperator(Operator):
         self._timed = step.uses_watermark and (step.window is not None or step.time_key is not None)
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         self._prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
+        distinct = [state for state in step.states if state.distinct]
+        self._distinct = DistinctValues(distinct, self._groups(), self._place()) if distinct else None
         self._slice_sql = nested(step.prepare, self._partial())
-        self._combine_sql = self._placed(self._grouped(combine_sql)) + " ORDER BY _we NULLS LAST, _h"
+        self._combine_sql = self._combine()
         self._result_sql = self._placed(self._grouped(finalize_sql)) + self._result_order()
-        empty = duck.query(self._slice_sql, input=empty_input(step.input.schema))
-        self.state_schema = empty.schema.remove(empty.schema.get_field_index(_COUNT))
+        empty = duck.query(self._slice_sql, input=empty_input(step.input.schema)).drop_columns([_COUNT])
+        self.state_schema = self._distinct.schema(duck, empty.schema) if self._distinct else empty.schema
         self._result(duck, [self.state_schema.empty_table()])  # whatever does not bind shows now
 
     def slice_sql(self, port: int = 0) -> str:
@@ -131,6 +135,9 @@ class AggregateOperator(Operator):
         filled = [part for part in parts if part.num_rows]
         if not filled:
             return []
+        if self._distinct:
+            assert self.state_schema is not None
+            filled = self._distinct.feed(epoch.duck, filled, state, self.state_schema)
         if len(filled) == 1:
             table = filled[0].sort_by([("_we", "ascending"), ("_h", "ascending")])
         else:
@@ -150,7 +157,7 @@ class AggregateOperator(Operator):
         if not older:
             return [new.table]
         match = " AND ".join(f"input.{name} IS NOT DISTINCT FROM touched.{name}" for name in ["_h", *self._groups()])
-        sql = f"SELECT input.* FROM input SEMI JOIN touched ON {match}"
+        sql = f"SELECT input.* FROM {self._group_rows()} AS input SEMI JOIN touched ON {match}"
         return [duck.query(sql, input=pa.concat_tables(older), touched=new.table), new.table]
 
     def _result(self, duck: Duck, groups: Sequence[pa.Table], source: str = "") -> tuple[pa.Table, Sequence[Failure]]:
@@ -166,24 +173,48 @@ class AggregateOperator(Operator):
 
     def _partial(self) -> str:
         """Prepared rows of a slice to partial states and the number of rows by group."""
-        keys = ", ".join(f"{_normal(key, self._prepared.field(key).type)} AS {key}" for key in self._step.keys)
-        rows = f"SELECT {f'* REPLACE ({keys})' if keys else '*'} FROM input"
-        states = [partial_sql(state) for state in self._step.states]
+        columns = (*self._step.keys, *(self._distinct.columns if self._distinct else ()))
+        replaced = ", ".join(f"{_normal(name, self._prepared.field(name).type)} AS {name}" for name in columns)
+        rows = f"SELECT {f'* REPLACE ({replaced})' if replaced else '*'} FROM input"
+        if self._distinct is None:
+            return self._partial_groups(f"({rows})")
+        # every set of values reads the rows once more, so these are computed first
+        values = self._partial_values("prepared")
+        return f"WITH prepared AS MATERIALIZED ({rows}) {self._partial_groups('prepared')} UNION ALL BY NAME {values}"
+
+    def _partial_groups(self, rows: str) -> str:
+        states = [state for state in self._step.states if not state.distinct]
+        partials = [partial_sql(state) for state in states]
         window = self._step.window
         if window is None:
-            grouped = self._group_by(f"({rows})", [*states, f"count(*) AS {_COUNT}"])
+            grouped = self._group_by(rows, [*partials, f"count(*) AS {_COUNT}"])
         elif window.single:
-            placed = f"SELECT *, {window.assign_one('_t')} AS _ws FROM ({rows}) WHERE _t IS NOT NULL"
-            grouped = self._group_by(f"({placed})", [*states, f"count(*) AS {_COUNT}"])
+            grouped = self._group_by(f"({self._in_one_window(rows)})", [*partials, f"count(*) AS {_COUNT}"])
         elif (pane := window.pane("_t")) is not None:
-            placed = f"SELECT * EXCLUDE (_t), {pane} AS _t FROM ({rows}) WHERE _t IS NOT NULL"
-            panes = f"SELECT {', '.join(['_t', *self._step.keys, *states, f'count(*) AS {_COUNT}'])} FROM ({placed}) GROUP BY ALL"
+            placed = f"SELECT * EXCLUDE (_t), {pane} AS _t FROM {rows} WHERE _t IS NOT NULL"
+            columns = ", ".join(["_t", *self._step.keys, *map(pane_sql, states), f"count(*) AS {_COUNT}"])
+            panes = f"SELECT {columns} FROM ({placed}) GROUP BY ALL"
             count = f"coalesce(sum({_COUNT}) FILTER (WHERE _ws = _last), 0)::BIGINT AS {_COUNT}"
-            grouped = self._group_by(f"({self._unnested(panes)})", [*map(combine_sql, self._step.states), count])
+            grouped = self._group_by(f"({self._unnested(panes)})", [*map(panes_sql, states), count])
         else:
-            placed = self._unnested(f"SELECT * FROM ({rows}) WHERE _t IS NOT NULL")
-            grouped = self._group_by(f"({placed})", [*states, f"count(*) FILTER (WHERE _ws = _last) AS {_COUNT}"])
-        return self._placed(grouped, _COUNT)
+            placed = self._unnested(f"SELECT * FROM {rows} WHERE _t IS NOT NULL")
+            grouped = self._group_by(f"({placed})", [*partials, f"count(*) FILTER (WHERE _ws = _last) AS {_COUNT}"])
+        return self._placed(grouped, states, _COUNT)
+
+    def _partial_values(self, rows: str) -> str:
+        """Values of DISTINCT states in a slice."""
+        assert self._distinct is not None
+        window = self._step.window
+        if window is None:
+            return self._distinct.candidates(rows)
+        if window.single:
+            return self._distinct.candidates(f"({self._in_one_window(rows)})")
+        pane = window.pane("_t") or "_t"
+        return self._distinct.candidates(f"(SELECT * REPLACE ({pane} AS _t) FROM {rows} WHERE _t IS NOT NULL)", self._unnested)
+
+    def _in_one_window(self, rows: str) -> str:
+        assert self._step.window is not None
+        return f"SELECT *, {self._step.window.assign_one('_t')} AS _ws FROM {rows} WHERE _t IS NOT NULL"
 
     def _unnested(self, rows: str) -> str:
         """A row for every window of `_t`."""
@@ -191,19 +222,33 @@ class AggregateOperator(Operator):
         return f"SELECT *, unnest({self._step.window.assign('_t')}) AS _ws, {self._step.window.assign_one('_t')} AS _last FROM ({rows})"
 
     def _grouped(self, expression: Callable[[StateColumn], str]) -> str:
-        return self._group_by("input", [expression(state) for state in self._step.states])
+        return self._group_by(self._group_rows(), [expression(state) for state in self._step.states])
+
+    def _group_rows(self) -> str:
+        """The groups' own rows of runs."""
+        return GROUPS_ONLY if self._distinct else "input"
+
+    def _combine(self) -> str:
+        combined = self._placed(self._grouped(combine_sql))
+        if self._distinct:
+            values = ", ".join(("_we", "_h", *self._groups(), NUMBER, FILTERS, *self._distinct.columns))
+            combined = f"SELECT * FROM ({combined} UNION ALL BY NAME SELECT {values} FROM input WHERE {NUMBER} IS NOT NULL)"
+        return f"{combined} ORDER BY _we NULLS LAST, _h"
 
     def _group_by(self, source: str, columns: Sequence[str]) -> str:
         groups = self._groups()
         by = f" GROUP BY {', '.join(groups)}" if groups else ""
         return f"SELECT {', '.join([*groups, *columns])} FROM {source}{by}"
 
-    def _placed(self, grouped: str, *more: str) -> str:
+    def _placed(self, grouped: str, states: Sequence[StateColumn] | None = None, *more: str) -> str:
         """`grouped` with `_we` and `_h` before its columns."""
+        names = [*self._groups(), *(state.name for state in (self._step.states if states is None else states)), *more]
+        return f"SELECT {self._place()}, {', '.join(names)} FROM ({grouped})"
+
+    def _place(self) -> str:
         keys = self._step.keys
-        names = [*self._groups(), *(state.name for state in self._step.states), *more]
         hashed = f"hash({', '.join(keys)})" if keys else "0::UBIGINT"
-        return f"SELECT {self._end()} AS _we, {hashed} AS _h, {', '.join(names)} FROM ({grouped})"
+        return f"{self._end()} AS _we, {hashed} AS _h"
 
     def _groups(self) -> list[str]:
         return [*(["_ws"] if self._step.window else []), *self._step.keys]

@@ -147,10 +147,10 @@ def exact_quotient(left: Sql, right: Sql, kind: pa.DataType) -> Sql:
     else:
         bottom = f"({bottom} * {10**-shift}::HUGEINT)"
     whole = f"list_transform([{{'n': {top}, 'd': {bottom}}}], lambda _q: {_half_up('_q.n', '_q.d')})"
-    return Sql(f"CAST(list_transform({whole}, lambda _d: {_pointed('_d', kind.scale)})[1] AS {duck_type(kind)})", kind)
+    return Sql(f"CAST(list_transform({whole}, lambda _d: {pointed('_d', kind.scale)})[1] AS {duck_type(kind)})", kind)
 
 
-def _pointed(digits: str, scale: int) -> str:
+def pointed(digits: str, scale: int) -> str:
     """A whole number as text with its decimal point; an exponent would do, but DuckDB fails on many of those."""
     unit = f"{10**scale}::HUGEINT"
     sign = f"CASE WHEN {digits} < 0 THEN '-' ELSE '' END"

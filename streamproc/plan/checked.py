@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from streamproc.errors import Bug
 from streamproc.plan.faults import RefusedError
-from streamproc.plan.plan import Aggregate, Order, Project, Query, StateColumn
+from streamproc.plan.one_pass import one_pass_sql
+from streamproc.plan.plan import Aggregate, Order, Project, Query
 from streamproc.plan.types import text_literal
 
 
@@ -55,18 +56,10 @@ class Checker:
 def _in_one_pass(step: Aggregate) -> str:
     """The aggregate without windows and partial states: the same functions, so the same types."""
     window = ["0::BIGINT AS _ws", "0::BIGINT AS _we"] if step.window else []
-    columns = [*step.keys, *window, *(f"{_call(state)} AS {state.name}" for state in step.states)]
+    columns = [*step.keys, *window, *(f"{one_pass_sql(state)} AS {state.name}" for state in step.states)]
     by = f" GROUP BY {', '.join(step.keys)}" if step.keys else ""
     grouped = f"SELECT {', '.join(columns) or 'true AS _row'} FROM ({step.prepare}){by}"
     return f"WITH input AS NOT MATERIALIZED ({grouped}) {step.post}"
-
-
-def _call(state: StateColumn) -> str:
-    constants = [c for c in state.constants if c != "NULL"]
-    order = f" ORDER BY {', '.join(f'{name} {way}' for name, way in state.order)}" if state.order else ""
-    where = f" FILTER (WHERE {state.filter})" if state.filter else ""
-    name, arguments = ("count", "*") if state.function == "count_star" else (state.function, ", ".join([*state.args, *constants]))
-    return f"{name}({arguments}{order}){where}"
 
 
 def _same(promised: pa.DataType, got: pa.DataType) -> bool:

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pytest
 
 from streamproc.errors import BadRecord
+from streamproc.operators.duck import Duck
 from streamproc.operators.executor import Executor
 from streamproc.operators.operator import EpochTime
 from streamproc.plan.aggregates import AGGREGATES
-from streamproc.plan.plan import Watermark
+from streamproc.plan.one_pass import one_pass_sql
+from streamproc.plan.plan import Aggregate, Watermark
 from streamproc.plan.planner import SinkQuery, TableInfo, plan_job
 from streamproc.schema import ddl_type, parse_ddl
 
@@ -68,8 +70,29 @@ CALLS = {
     "collect_list(i)": "ARRAY<INT>", "array_agg(s)": "ARRAY<STRING>", "collect_set(s)": "ARRAY<STRING>", "listagg(s, ';')": "STRING",
     "string_agg(s)": "STRING", "percentile(i, 0.3)": "DOUBLE", "median(x)": "DOUBLE", "approx_count_distinct(s)": "BIGINT",
     "sum(i) FILTER (WHERE b)": "BIGINT", "count(*) FILTER (WHERE s > 'c')": "BIGINT", "sum(i) / count(i)": "DOUBLE",
-    "sum(i + 1) * 2": "BIGINT",
+    "sum(i + 1) * 2": "BIGINT", "try_sum(l)": "BIGINT", "try_avg(dec)": "DECIMAL(14,6)", "skewness(x)": "DOUBLE", "kurtosis(x)": "DOUBLE",
+    "kurtosis(i) FILTER (WHERE b)": "DOUBLE", "mode(s)": "STRING", "mode() WITHIN GROUP (ORDER BY i DESC)": "INT",
+    "mode(dec, true)": "DECIMAL(10,2)",
+    "percentile(i, array(0.1, 0.9))": "ARRAY<DOUBLE>", "percentile(i, 0.3, abs(i))": "DOUBLE",
+    "percentile_cont(0.9) WITHIN GROUP (ORDER BY i DESC)": "DOUBLE", "percentile_disc(0.25) WITHIN GROUP (ORDER BY dec)": "DOUBLE",
+    "percentile_disc(array(0.25)) WITHIN GROUP (ORDER BY i DESC)": "ARRAY<DOUBLE>",
+    "approx_percentile(dec, 0.5)": "DECIMAL(10,2)", "percentile_approx(ts, array(0.5, 1), 100)": "ARRAY<TIMESTAMP>",
+    "listagg(s, ',') WITHIN GROUP (ORDER BY i DESC, s)": "STRING", "sum(CAST(dec AS DECIMAL(38,2)))": "DECIMAL(38,2)",
+    "avg(CAST(dec AS DECIMAL(30,2)))": "DECIMAL(34,6)", "max(array(i, NULL))": "ARRAY<INT>",
+    "max_by(s, named_struct('b', b, 'i', i))": "STRING",
 }  # fmt: skip
+DISTINCT = {
+    "count(DISTINCT i)": "BIGINT", "count(DISTINCT i, s)": "BIGINT", "count(DISTINCT s) FILTER (WHERE b)": "BIGINT",
+    "count(DISTINCT s) FILTER (WHERE NOT b)": "BIGINT", "count(DISTINCT s) FILTER (WHERE false)": "BIGINT",
+    "count(DISTINCT x, named_struct('a', dec))": "BIGINT", "sum(DISTINCT i)": "BIGINT", "sum(DISTINCT dec)": "DECIMAL(20,2)",
+    "avg(DISTINCT dec) FILTER (WHERE i > 0)": "DECIMAL(14,6)", "collect_list(DISTINCT s)": "ARRAY<STRING>",
+    "count_if(DISTINCT b)": "BIGINT",
+    "listagg(DISTINCT s, ',') WITHIN GROUP (ORDER BY s DESC)": "STRING", "corr(DISTINCT i, l)": "DOUBLE", "any(DISTINCT b)": "BOOLEAN",
+    "skewness(DISTINCT i)": "DOUBLE", "percentile(DISTINCT i, 0.3)": "DOUBLE", "median(DISTINCT x)": "DOUBLE",
+    "min(DISTINCT ts)": "TIMESTAMP",
+    "bit_xor(DISTINCT i)": "INT", "collect_set(i)": "ARRAY<INT>", "max(i)": "INT",
+}  # fmt: skip
+WINDOWS = ("ts", "window(ts, '20 seconds')", "window(ts, '20 seconds', '10 seconds')", "window(ts, '21 seconds', '10 seconds')")
 
 
 def test_every_aggregate_is_here():
@@ -78,20 +101,53 @@ def test_every_aggregate_is_here():
 
 def close(a, b):
     if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-9)
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(a) and math.isnan(b))
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(close, a, b))
     return a == b
 
 
-async def test_any_cut_gives_the_same():
-    sql = f"SELECT k, {', '.join(f'{call} AS c{n}' for n, call in enumerate(CALLS))} FROM t GROUP BY k ORDER BY k"
+@pytest.mark.parametrize("calls", [CALLS, DISTINCT], ids=["all", "distinct"])
+async def test_any_cut_gives_the_same(calls):
+    sql = f"SELECT k, {', '.join(f'{call} AS c{n}' for n, call in enumerate(calls))} FROM t GROUP BY k ORDER BY k"
     data = rows()
     whole = await run(sql, data, 1, slice_rows=1000)
-    assert [ddl_type(f.type) for f in whole.schema][1:] == list(CALLS.values())
+    assert [ddl_type(f.type) for f in whole.schema][1:] == list(calls.values())
     for cuts in (2, 7):
         cut = await run(sql, data, cuts)
         for left, right in zip(whole.to_pylist(), cut.to_pylist(), strict=True):
             differing = [name for name in left if not close(left[name], right[name])]
-            assert [list(CALLS)[int(name[1:])] for name in differing] == []
+            assert [list(calls)[int(name[1:])] for name in differing] == []
+
+
+@pytest.mark.parametrize("key", ["k", *WINDOWS])
+@pytest.mark.parametrize("cuts", [1, 5])
+async def test_distinct_is_the_batch_s(key, cuts):
+    """Against the engine's own DISTINCT over all rows of a group."""
+    calls = [call for call in DISTINCT if "DISTINCT" in call]
+    sql = f"SELECT {', '.join(f'{call} AS c{n}' for n, call in enumerate(calls))}, collect_list(_offset) AS offsets FROM t GROUP BY {key}"
+    data = rows(150)
+    for group in (await run(sql, data, cuts, slice_rows=40)).to_pylist():
+        inside = [data[int(offset)] for offset in group["offsets"]]
+        (expected,) = in_one_pass(calls, inside)
+        assert [call for n, call in enumerate(calls) if not close(group[f"c{n}"], expected[f"c{n}"])] == []
+
+
+def in_one_pass(calls, data):
+    sql = f"SELECT {', '.join(f'{call} AS c{n}' for n, call in enumerate(calls))} FROM t"
+    plan = plan_job(TABLES, {}, {"out": SinkQuery(sql, "complete")})
+    (step,) = [s for s in plan.queries["out"].root.walk() if isinstance(s, Aggregate)]
+    schema = plan.scans["t"].schema
+    duck = Duck()
+    table = pa.Table.from_pylist([{name: r[name] for name in schema.names} for r in data], schema=schema)
+    states = ", ".join(f"{one_pass_sql(state)} AS {state.name}" for state in step.states)
+    try:
+        return duck.query(
+            f"WITH input AS ({step.prepare}), states AS (SELECT {states} FROM input) {step.post.replace('FROM input', 'FROM states')}",
+            input=table,
+        ).to_pylist()
+    finally:
+        duck.close()
 
 
 async def one(select, data=None, mode="complete", zone="UTC"):
@@ -127,6 +183,23 @@ async def test_average_of_decimals_is_exact(cents):
 )
 async def test_no_rows_at_all(select, expected):
     assert await one(select, []) == expected
+
+
+async def test_wide_decimals_overflow_only_as_a_result():
+    nines, minus = (f"CAST('{sign}99999999999999999999999999999999999999' AS DECIMAL(38,0))" for sign in ("", "-"))
+    data = [{**r, "b": n % 2 == 0} for n, r in enumerate(rows(6))]
+    assert await one(f"try_sum(CASE WHEN b THEN {nines} ELSE {minus} END)", data) == 0
+    nine = "CAST(900000000000000000000000000000 AS DECIMAL(38,4))"
+    assert await one(f"avg({nine})", data) == 9 * 10**29
+    assert await one(f"try_sum({nines})", data) is None
+    with pytest.raises(BadRecord):
+        await one(f"sum({nines})", data)
+
+
+async def test_moments_far_from_zero():
+    data = [{**rows(1)[0], "x": 1e9 + x, "_offset": str(n)} for n, x in enumerate((1.0, 2.0, 2.0, 9.0))]
+    assert math.isclose(await one("skewness(x)", data), 144 / 4 / (41 / 4) ** 1.5)
+    assert await one("kurtosis(CAST(1 AS DOUBLE))", data) is None
 
 
 async def test_sum_overflow_is_an_error():

@@ -69,9 +69,6 @@ SELECT count(*) FROM clicks GROUP BY cumulate_window(ts, '1 minute', '1 hour')
 SELECT window_time(window) FROM clicks GROUP BY window(ts, '1 minute')
 => sinks.out.query:0: window_time() is refused: windows over windowed results are not supported yet; select window.end and aggregate where the sink's table is read
 
-SELECT count(DISTINCT user) FROM clicks GROUP BY window(ts, '1 minute')
-=> sinks.out.query:0: DISTINCT inside an aggregate is not supported yet; use approx_count_distinct(x), or write the distinct values to a sink and count them there
-
 SELECT count(*) FROM clicks GROUP BY window(ts, '1 month')
 => sinks.out.query:0: '1 month': months and years have no fixed length; use days
 
@@ -143,8 +140,20 @@ SELECT array(1)[0] FROM clicks
 SELECT sum(count(*)) FROM clicks GROUP BY window(ts, '1 minute')
 => sinks.out.query:0: an aggregate inside an aggregate is not possible
 
-SELECT mode(user) FROM clicks GROUP BY window(ts, '1 minute')
-=> sinks.out.query:0: mode() is refused: its partial states cannot be kept and combined yet; collect_list(x) keeps the values
+SELECT first(DISTINCT user) FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:0: first(DISTINCT …) would depend on the order of equal rows; leave DISTINCT out
+
+SELECT max(n) WITHIN GROUP (ORDER BY n) FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:0: max() takes no WITHIN GROUP; leave it out
+
+SELECT mode() FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:0: mode() takes 1 to 2 arguments, not 0
+
+SELECT percentile(n, n) FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:0: percentile(): the share must be a literal from 0 to 1, or array(…) of such
+
+SELECT collect_list(n) RESPECT NULLS FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:0: collect_list() leaves NULLs out; put a value in their place with coalesce(x, …)
 
 -- views.a
 SELECT * FROM b
