@@ -24,6 +24,8 @@ _LATE, _AT = "_late", "_at"
 class DedupOperator(Operator):
     """One `Dedup` step of a query."""
 
+    state_schema: pa.Schema
+
     def __init__(self, step: Dedup, query: Query, duck: Duck) -> None:
         self.id = f"{query.sink}/{step.id}"
         self._step, self._query = step, query

@@ -10,7 +10,7 @@ from sqlglot import exp
 
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.plan import Dedup, Project, Step
-from streamproc.plan.relation import ORIGIN, Column, Relation, RelationScope, Time, hidden_name
+from streamproc.plan.relation import ORIGIN, Column, Relation, RelationScope, hidden_name
 from streamproc.plan.select import Draft, Env
 from streamproc.plan.types import STRING, quote
 
@@ -33,7 +33,7 @@ def is_dedup(node: exp.Expr) -> bool:
 
 
 def drop_duplicates(env: Env, node: exp.Expr) -> Relation:
-    """The table of `FROM drop_duplicates(t, 'a', 'b')`."""
+    """What FROM reads with `drop_duplicates(t, 'a', 'b')`."""
     call = node.this
     name = call.name.lower()
     if not call.expressions or not isinstance(call.expressions[0], exp.Column):

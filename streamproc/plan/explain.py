@@ -74,6 +74,9 @@ def _operator(query: Query, step: Step) -> list[str]:
         return [f"Limit {step.rows}: the first rows of the job's life; state: one counter"]
     if isinstance(step, Order):
         return [f"Order {step.sql}"]
+    if isinstance(step, Release):
+        left = f" and {step.back} rows a key" if step.back else " and running totals by key" if step.carries else ""
+        return [f"Release {step.sql}", f"  keep    {step.keep}", f"  state   rows until the watermark passes their _we{left}"]
     if isinstance(step, Dedup):
         return [
             f"Dedup by {', '.join(step.keys)}",

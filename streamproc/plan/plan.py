@@ -170,6 +170,12 @@ class Aggregate(Unary, Operation):
     """False: neither the window's time nor a key is watermarked, so nothing is ever late or final here."""
     lag_us: int = 0
     """How much older than the watermark rows may be here without being late (above a join with a time bound)."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What keys and `_ws` are called in the query, for messages."""
+    sets: tuple[frozenset[str], ...] = ()
+    """Grouping sets: keys (and `_ws`) that each has. A row goes to a group of every set; in it the other keys are NULL and `_g`,
+    the last key, is the set's number.
+    """
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,30 @@ class Dedup(Unary, Operation):
     schema: pa.Schema
     id: str = "dedup"
     lag_us: int = 0
+
+
+@dataclass(frozen=True)
+class Release(Unary, Operation):
+    """Rows that wait until the watermark reaches their `_we`, then go through `sql` together: `SELECT … FROM input` over `columns`
+    (and what is left of earlier rows, see `back` and `carries`). `keep` is `SELECT … FROM input` and yields `_we` (BIGINT µs;
+    rows with NULL go nowhere), the keys (k0, …) and `columns`.
+    """
+
+    keep: str
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    sql: str
+    schema: pa.Schema
+    id: str = "release"
+    lag_us: int = 0
+    back: int = 0
+    """How many rows of its key before each one `sql` looks at; they are in its input too, with `_new` false."""
+    order: str = ""
+    """SQL of the order of a key's rows."""
+    carries: tuple[tuple[str, str], ...] = ()
+    """Running totals of a key, name and DuckDB type: columns of `sql`'s input, NULL for a new key."""
+    carried: str = ""
+    """`SELECT …` over the same input: `_h`, the keys and the totals after it, a row for each key."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,11 @@ class Over:
     outputs: tuple[Output, ...]
     top: Top | None = None
     prune: str | None = None
+    levels: tuple[Level, ...] = ()
+    rows: str = ""
+    """`input` with the windows' results beside it."""
+    conditions: tuple[str, ...] = ()
+    """QUALIFY."""
 
 
 def read_over(draft: Draft) -> Over:
@@ -91,6 +96,9 @@ def read_over(draft: Draft) -> Over:
         sql=result.body(())[1:-1],
         outputs=outputs,
         top=top,
+        levels=tuple(compiler.levels),
+        rows=rows,
+        conditions=tuple(q.text for q in qualify),
         prune=None if top is None else f"SELECT {', '.join(columns.names)} FROM {rows} WHERE w0 <= {top.n}",
     )
 
@@ -186,8 +194,32 @@ class Level:
     results: dict[str, str] = field(default_factory=dict)
     """SQL over functions and states → its name (w0, w1, … over all levels)."""
 
+    back: int = 0
+    """How many rows before its own a function looks at."""
+    whole: bool = False
+    """A function looks at rows after its own, or at their number."""
+    unbounded: bool = True
+    """The frame begins with the partition."""
+
+    @property
+    def running(self) -> bool:
+        """Something depends on all rows before."""
+        ranks = any(text.split("(")[0] in RANKS for text in self.functions)
+        return ranks or (self.unbounded and bool(self.states.kept))
+
+    @property
+    def computed_names(self) -> list[str]:
+        """Columns that are there only until the results are made of them."""
+        gone = [*self.states.columns.values(), *self.functions.values(), *(s.name for s in self.states.state_columns)]
+        return [*gone, "n0"] if self.states.in_order else gone
+
     def sql(self, rows: str, ties: Sequence[str]) -> str:
         """`SELECT *, results FROM rows`."""
+        results = ", ".join(f"{text} AS {name}" for text, name in self.results.items())
+        return f"(SELECT * EXCLUDE ({', '.join(self.computed_names)}), {results} FROM {self.computed(rows, ties)})"
+
+    def computed(self, rows: str, ties: Sequence[str], *more: str) -> str:
+        """The rows with what the results are made of."""
         order = self.ordered(ties if self.total else ())
         by = f"PARTITION BY {', '.join(self.partition)}" if self.partition else ""
         window = f"({by}{f' ORDER BY {order}' if order else ''}{self.frame})"
@@ -195,13 +227,10 @@ class Level:
             whole = self.ordered(ties)
             rows = f"(SELECT *, row_number() OVER ({by}{f' ORDER BY {whole}' if whole else ''}) AS n0 FROM {rows})"
         prepared = [f"{text} AS {name}" for text, name in self.states.columns.items()]
-        computed = [f"{text} OVER {window} AS {name}" for text, name in self.functions.items()]
-        computed += [f"{one_pass_sql(state)} OVER {window} AS {state.name}" for state in self.states.state_columns]
-        gone = [*self.states.columns.values(), *self.functions.values(), *(s.name for s in self.states.state_columns)]
-        gone += ["n0"] if self.states.in_order else []
-        results = ", ".join(f"{text} AS {name}" for text, name in self.results.items())
+        columns = [f"{text} OVER {window} AS {name}" for text, name in self.functions.items()]
+        columns += [f"{one_pass_sql(state)} OVER {window} AS {state.name}" for state in self.states.state_columns]
         rows = f"(SELECT {', '.join(['*', *prepared])} FROM {rows})" if prepared else rows
-        return f"(SELECT * EXCLUDE ({', '.join(gone)}), {results} FROM (SELECT *, {', '.join(computed)} FROM {rows}))"
+        return f"(SELECT *, {', '.join([*columns, *more])} FROM {rows})"
 
     def ordered(self, ties: Sequence[str]) -> str:
         return ", ".join([*(f"{text} {way}" for text, way, _ in self.order), *(f"{name} ASC NULLS LAST" for name in ties)])
@@ -308,6 +337,7 @@ class OverCompiler(Compiler):
         ]  # fmt: skip
         if not same:
             self.levels.append(made)
+            made.unbounded, made.back, made.whole = _reach(spec, bool(order))
         return (same or [made])[0]
 
     def _partition(self, window: exp.Expr) -> tuple[str, ...]:
@@ -342,6 +372,20 @@ def _frame(rows: Compiler, spec: exp.Expr | None) -> str:
     return f" {spec.args['kind']} BETWEEN {sides[0]} AND {sides[1] or 'CURRENT ROW'}"
 
 
+def _reach(spec: exp.Expr | None, ordered: bool) -> tuple[bool, int, bool]:
+    """Of a frame: whether it begins with the partition, else how many rows it reaches back, and whether it looks ahead."""
+    if spec is None:
+        return True, 0, not ordered
+    start, start_side, end, end_side = (spec.args.get(name) for name in ("start", "start_side", "end", "end_side"))
+    ahead = end == "UNBOUNDED" or end_side == "FOLLOWING" or start_side == "FOLLOWING"
+    if start == "UNBOUNDED":
+        return True, 0, ahead or end_side is not None
+    if start == "CURRENT ROW":
+        return False, 0, ahead or spec.args["kind"] != "ROWS"
+    counted = spec.args["kind"] == "ROWS" and isinstance(start, exp.Literal) and start.name.isdigit()
+    return False, int(start.name) if counted else 0, ahead or not counted
+
+
 def _side(rows: Compiler, value: object, side: object) -> str:
     if value is None or isinstance(value, str):
         return f"{value or ''} {side or ''}".strip()
@@ -363,6 +407,7 @@ def _rank(function: str, kind: pa.DataType) -> Place:
         del rows, ignore_nulls
         if node.expressions:
             raise LocatedError(f"{function}() takes no argument", node)
+        level.whole |= function not in RANKS
         return Sql(f"CAST({_computed(level, f'{function}()')} AS {duck_type(kind)})", kind)
 
     return build
@@ -373,6 +418,7 @@ def _ntile(rows: Compiler, node: exp.Expr, level: Level, ignore_nulls: bool) -> 
     count = rows.compile(node.expressions[0]) if len(node.expressions) == 1 else Sql("", NULL)
     if count.literal is None or not is_integral(count.type) or count.literal < 1:
         raise LocatedError("ntile() takes a whole number", node)
+    level.whole = True
     return Sql(f"CAST({_computed(level, f'ntile({count.literal})')} AS INTEGER)", INT)
 
 
@@ -384,6 +430,8 @@ def _shifted(function: str) -> Place:
         offset = more[0].literal if more else 1
         if not isinstance(offset, int):
             raise LocatedError(f"the offset of {function}() is a whole number", node)
+        before = offset if function == "lag" else -offset
+        level.back, level.whole = max(level.back, before), level.whole or before < 0 or ignore_nulls
         default = f", {convert(more[1], value.type).text}" if len(more) == 2 else ""
         nulls = " IGNORE NULLS" if ignore_nulls else ""
         return Sql(_computed(level, f"{function}({value.text}, {offset}{default}{nulls})"), value.type)
@@ -397,6 +445,7 @@ def _nth_value(rows: Compiler, node: exp.Expr, level: Level, ignore_nulls: bool)
     value, place = (rows.compile(n) for n in node.expressions)
     if not isinstance(place.literal, int) or place.literal < 1:
         raise LocatedError("the place of nth_value() is a whole number from 1", node)
+    level.whole = True
     nulls = " IGNORE NULLS" if ignore_nulls else ""
     return Sql(_computed(level, f"nth_value({value.text}, {place.literal}{nulls})"), value.type)
 

@@ -46,6 +46,10 @@ class Env(Protocol):
         """The query that a view or WITH query of FROM stands for."""
         ...
 
+    def delay_us(self, sources: Sequence[str]) -> int:
+        """The largest delay of the sources' watermarks."""
+        ...
+
     def read_origin(self, sources: Sequence[str], columns: Sequence[str]) -> None:
         """Note that these extra columns of the sources are read."""
         ...
@@ -112,7 +116,6 @@ def has_over(select: exp.Select) -> bool:
 
 _REFUSED_CLAUSES = {
     "joins": "joins are not supported yet; write each side to a sink of its own and join where the tables are read",
-    "distinct": "DISTINCT is not supported yet; GROUP BY the columns and the window instead",
     "pivots": "PIVOT is not supported; use one aggregate with FILTER (WHERE …) per column",
     "sample": "TABLESAMPLE is not supported: rows must be the same when an epoch runs again; filter on a hash of a column",
     "sort": "SORT BY is not supported; rows of a stream keep the order of their shards",
@@ -180,10 +183,8 @@ def filter_rows(draft: Draft) -> None:
 
 def project_rows(draft: Draft) -> None:
     """A SELECT without aggregates: row by row."""
-    if is_aggregate(draft.node):
+    if is_aggregate(draft.node) or has_over(draft.node):
         return
-    if has_over(draft.node):
-        raise RefusedError("OVER windows (ROW_NUMBER, LAG, running sums) are not supported yet")
     if draft.node.args.get("having"):
         raise LocatedError("HAVING needs GROUP BY or an aggregate; write WHERE", draft.node.args["having"])
     outputs = row_outputs(draft)
