@@ -11,6 +11,7 @@ from streamproc.plan.plan import (
     Plan,
     Project,
     Query,
+    Release,
     Scan,
     SessionAggregate,
     StateColumn,

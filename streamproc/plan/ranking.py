@@ -382,8 +382,8 @@ def _reach(spec: exp.Expr | None, ordered: bool) -> tuple[bool, int, bool]:
         return True, 0, ahead or end_side is not None
     if start == "CURRENT ROW":
         return False, 0, ahead or spec.args["kind"] != "ROWS"
-    counted = spec.args["kind"] == "ROWS" and isinstance(start, exp.Literal) and start.name.isdigit()
-    return False, int(start.name) if counted else 0, ahead or not counted
+    rows = int(start.name) if spec.args["kind"] == "ROWS" and isinstance(start, exp.Literal) and start.name.isdigit() else None
+    return False, rows or 0, ahead or rows is None
 
 
 def _side(rows: Compiler, value: object, side: object) -> str:
