@@ -3,7 +3,7 @@
     root                               Root: checkpoint id, generation
     jobs/<hash>                        JobText
     g<generation>/<task>/floor         Floor
-    g<generation>/<task>/epochs/<n>.begin | .verdict | .commit      n in 10 digits
+    g<generation>/<task>/epochs/<n>.begin | .verdict | .rows | .commit      n in 10 digits
     g<generation>/<task>/saved/<now_us>-<n>.commit                  one an hour, for rollback
     state/<generation>-<n>-<random>    runs (see state/files.py)
     tables/<table>/<generation>-<n>-<random>    versions of bounded tables, n the epoch that used it first
@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from streamproc.checkpoint.answers import Answers
 from streamproc.checkpoint.records import Begin, Commit, Floor, R, Record, Verdict, decode, encode
 from streamproc.errors import LeaseLost
 from streamproc.store import Changed, Exists, Missing, Store
@@ -63,6 +64,26 @@ class EpochLog:
 
     async def verdict(self, epoch: int, record: Verdict) -> Verdict:
         return await self._create(self._name(epoch, "verdict"), record, Verdict)
+
+    async def answers(self, epoch: int, answers: Answers) -> Answers:
+        """Create `<epoch>.rows`; returns those that stand, ours or another's."""
+        name = self._name(epoch, "rows")
+        try:
+            await self.store.put(name, await asyncio.to_thread(answers.to_bytes))
+        except Exists:
+            stands = await self.read_answers(epoch)
+            if stands is None:  # collected in between: we are the sleeper
+                raise LeaseLost(f"{name} was made and collected by others") from None
+            return stands
+        return answers
+
+    async def read_answers(self, epoch: int) -> Answers | None:
+        name = self._name(epoch, "rows")
+        try:
+            data = (await self.store.get(name)).data
+        except Missing:
+            return None
+        return await asyncio.to_thread(Answers.from_bytes, data, name)
 
     async def commit(self, epoch: int, record: Commit) -> Commit:
         """Create `<epoch>.commit`; returns the one that stands. A sleeper's commit below the floor counts for nobody;
@@ -114,7 +135,7 @@ class EpochLog:
 
     async def drop(self, epochs: range) -> None:
         """Delete every object of these epochs (all below the floor)."""
-        names = [self._name(n, kind) for n in epochs for kind in ("begin", "verdict", "commit")]
+        names = [self._name(n, kind) for n in epochs for kind in ("begin", "verdict", "rows", "commit")]
         for at in range(0, len(names), 32):
             await asyncio.gather(*(self.store.delete(name) for name in names[at : at + 32]))
 

@@ -64,7 +64,7 @@ class Collector:
         """Raise the floor, then delete below it; then what the kept commits do not name."""
         floor = floor_after(newest, self.epochs_kept)
         await self.log.raise_floor(floor)
-        below = sorted({n for kind in ("begin", "commit", "verdict") async for n in self.log.epochs(kind) if n < floor})
+        below = sorted({n for kind in ("begin", "commit", "verdict", "rows") async for n in self.log.epochs(kind) if n < floor})
         if below:
             await self.log.drop(range(below[0], below[-1] + 1))
         saved = [entry.name async for entry in self.log.store.list(f"{self.log.line.prefix}/saved/")]

@@ -22,10 +22,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 import structlog
 
+from streamproc.checkpoint.answers import Answers
 from streamproc.checkpoint.records import Begin, Commit, Refused, ShardBegin, ShardEnd, Verdict
 from streamproc.engine.intake import Intake
 from streamproc.engine.refusals import POISON, RESULT, Judged, dead_letters, judge, poison_policy, result_policy
@@ -39,6 +41,7 @@ from streamproc.state.watermark import ShardTime, inherited, raised, shard_water
 
 log = structlog.get_logger()
 END_OF_TIME_US = 2**62
+UNDECIDED = Answers({}, Verdict(writer=""))
 
 
 class Overtaken(Exception):
@@ -176,21 +179,46 @@ def _waits(begun: ShardBegin, before: Mapping[str, ShardEnd]) -> bool:
 async def run_plan(
     rt: Runtime, standing: Standing, begin: Begin, judged: Judged, time: EpochTime
 ) -> tuple[EpochOutput, Sequence[Poison]]:  # fmt: skip
-    """Step 3. Rows that the SQL cannot take are a verdict, logged before anything of the epoch is visible; a replay obeys it."""
+    """Step 3. What a second run might not get again is stored before anything of the epoch is visible, and a replay obeys it:
+    which rows the SQL cannot take, and results of functions that are not deterministic.
+    """
     async with timed(rt, "run"):
         epoch = standing.epoch + 1
         tables = await retried(rt, "checkpoint", lambda: rt.bounded.rows(begin.tables))
-        known = await retried(rt, "checkpoint", lambda: rt.log.read_verdict(epoch)) if judged.replayed else None
-        poison = [Poison(r.source, r.row, r.error) for r in known.rows] if known else []
-        limits = standing.commit.limits
-        strict = {name for name, table in rt.tables.items() if table.bad_records == "fail"}
-        output = await rt.executor.run(judged.inputs, time, standing.state, tables=tables, limits=limits, poison=poison, first_only=strict)
-        if output.poison:
-            poison_policy(rt.tables, judged, output.poison)
-            rows = [Refused(source=p.source, row=p.row, error=p.error) for p in [*poison, *output.poison]]
-            await retried(rt, "checkpoint", lambda: rt.log.verdict(epoch, Verdict(writer=rt.writer, rows=rows)))
-        result_policy(rt.tables, output.sinks)
-        return output, [*poison, *output.poison]
+        decided = await read_decisions(rt, epoch) if judged.replayed else UNDECIDED
+        while True:
+            poison = [Poison(r.source, r.row, r.error) for r in decided.verdict.rows]
+            run = partial(
+                rt.executor.run, judged.inputs, time, standing.state, tables=tables, answers=decided.tables,
+                limits=standing.commit.limits, poison=poison, first_only=rt.strict,
+            )  # fmt: skip
+            output = await retried(rt, "functions", run)
+            if output.poison:
+                poison_policy(rt.tables, judged, output.poison)
+            found = [*poison, *output.poison]
+            others = await store_decisions(rt, epoch, decided, output, found)
+            if others is None:
+                result_policy(rt.tables, output.sinks)
+                return output, found
+            decided = others
+
+
+async def read_decisions(rt: Runtime, epoch: int) -> Answers:
+    """What an earlier run of the epoch has decided."""
+    answers = await retried(rt, "checkpoint", lambda: rt.log.read_answers(epoch)) if rt.executor.keeps_answers else None
+    verdict = await retried(rt, "checkpoint", lambda: rt.log.read_verdict(epoch)) if answers is None else None
+    return answers or (Answers({}, verdict) if verdict else UNDECIDED)
+
+
+async def store_decisions(rt: Runtime, epoch: int, decided: Answers, output: EpochOutput, poison: Sequence[Poison]) -> Answers | None:
+    """Store what is new beyond `decided`. If another worker that runs the epoch too was first, its decisions: they count."""
+    verdict = Verdict(writer=rt.writer, rows=[Refused(source=p.source, row=p.row, error=p.error) for p in poison])
+    if not decided.tables and (any(table.num_rows for table in output.answers.values()) or (output.answers and poison)):
+        stands = await retried(rt, "checkpoint", lambda: rt.log.answers(epoch, Answers(output.answers, verdict)))
+        return None if stands.verdict.writer == rt.writer else stands
+    if output.poison:
+        await retried(rt, "checkpoint", lambda: rt.log.verdict(epoch, verdict))
+    return None
 
 
 async def write_sinks(rt: Runtime, output: EpochOutput, letters: pa.Table | None, epoch: EpochId) -> dict[str, int]:

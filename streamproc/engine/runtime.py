@@ -10,6 +10,7 @@ from typing import Protocol
 import duckdb
 import pyarrow as pa
 
+from streamproc import user_code
 from streamproc.batch import EXTRA_COLUMNS
 from streamproc.bounded import BoundedTable
 from streamproc.checkpoint.log import EpochLog, Line
@@ -121,6 +122,11 @@ class Runtime:
     def has_dead_letters(self) -> bool:
         return DEAD_LETTER in self.sinks
 
+    @property
+    def strict(self) -> frozenset[str]:
+        """Sources of which a row that cannot be used stops the job."""
+        return frozenset(name for name, table in self.tables.items() if table.bad_records == "fail")
+
     def check_lease(self) -> None:
         check_held(self.lease, self.job_name)
 
@@ -173,7 +179,9 @@ def build(
     tables = {name: _table(job, spec, plan, connectors, world) for name, spec in job.sources.items() if name in plan.scans}
     joined = {name: _joined(job, job.tables[name], schema, connectors, world) for name, schema in plan.tables.items()}
     bounded = BoundedTables(joined, log.store, world)
-    return Runtime(job, plan, tables, bounded, _sinks(job, connectors, world), Executor(plan), log, world, lease, boundary)
+    functions = {name: user_code.load_callable(spec.function, job.folder) for name, spec in job.functions.items()}
+    executor = Executor(plan, functions)
+    return Runtime(job, plan, tables, bounded, _sinks(job, connectors, world), executor, log, world, lease, boundary)
 
 
 def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world: World) -> Table:

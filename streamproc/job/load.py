@@ -454,7 +454,7 @@ class _JobReader:
         if zone is None or not sources or None in declared or len(views) < len(self._section("views")):
             return None
         asked = {name: sink for name, sink in sinks.items() if sink is not None and sink.query.strip()}
-        return plan_parts(self._faults, self._document, _present(sources), _present(tables), views, asked, zone)
+        return plan_parts(self._faults, self._document, _present(sources), _present(tables), _present(functions), views, asked, zone)
 
 
 def _present(specs: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from streamproc.errors import BadRecord, Bug
 from streamproc.formats.slot import TableSlot
+from streamproc.operators.python_calls import Functions, Memo, Statement
 
 T = TypeVar("T")
 ALL_ROWS = "SELECT * FROM input"
@@ -34,41 +35,55 @@ _DATA_ERRORS = (duckdb.DataError, duckdb.InvalidInputException)  # bad casts, ov
 class Duck:
     """One DuckDB instance of one thread. For one caller at a time, and for a fixed set of statements (a plan's)."""
 
-    def __init__(self, time_zone: str = "UTC") -> None:
+    def __init__(self, time_zone: str = "UTC", functions: Functions | None = None) -> None:
         self._time_zone = time_zone
+        self._functions = functions or Functions()
         self._connection = duckdb.connect(":memory:", config=_CONFIG)
         self._connection.execute(f"SET TimeZone = {quoted(time_zone)}")
         self._connection.execute("SET lock_configuration = true")
-        self._now_us: int | None = None
+        self._at: tuple[int, int | None] | None = None
         self._slots: dict[str, TableSlot] = {}
         self.at(0)  # so that statements bind with the variable's type
         # a relation is bound and run anew at each call, over what the slots hold then: half the cost of beginning from the text
         self._relations: dict[str, duckdb.DuckDBPyRelation] = {}
 
-    def at(self, now_us: int, tables: Mapping[str, pa.Table] = EMPTY) -> None:
-        """Set the epoch's time, which SQL reads as `getvariable('epoch_now')`, and the bounded tables, which it reads as
-        `"table:<name>"`.
+    def at(self, now_us: int, tables: Mapping[str, pa.Table] = EMPTY, watermark_us: int | None = None) -> None:
+        """Set the epoch's time, which SQL reads as `getvariable('epoch_now')`, the watermark at its start (BIGINT µs,
+        `watermark_start`), and the bounded tables, which it reads as `"table:<name>"`.
         """
         for name, table in tables.items():
             self._slot(f"table:{name}", table.schema).keep(table)
-        if now_us != self._now_us:
+        if (now_us, watermark_us) != self._at:
             self._connection.execute(f"SET VARIABLE epoch_now = make_timestamptz({now_us})")
-            self._now_us = now_us
+            self._connection.execute(f"SET VARIABLE watermark_start = {'NULL' if watermark_us is None else watermark_us}::BIGINT")
+            self._at = (now_us, watermark_us)
 
-    def query(self, sql: str, **tables: pa.Table) -> pa.Table:
+    def query(self, sql: Statement, **tables: pa.Table) -> pa.Table:
         """The statement's rows, in its order; it reads the tables by their keywords.
 
-        BadRecord: a value failed in an expression. Bug: the statement itself is wrong, or the engine failed.
+        BadRecord: a value failed in an expression or function. Bug: the statement itself is wrong, or the engine failed.
         """
         return self.query_all([sql], **tables)[0]
 
-    def query_all(self, statements: Sequence[str], **tables: pa.Table) -> list[pa.Table]:
-        """Like `query`, for several statements over the same tables."""
+    def query_all(self, statements: Sequence[Statement], *, memo: Memo | None = None, **tables: pa.Table) -> list[pa.Table]:
+        """Like `query`, for several statements over the same tables. Functions that they call are called once, as `memo` has it."""
+        memo = memo or Memo()
+        return [self._rows(statement, memo, tables) for statement in statements]
+
+    def _rows(self, statement: Statement, memo: Memo, tables: Mapping[str, pa.Table]) -> pa.Table:
+        if isinstance(statement, str):
+            return self._run(statement, tables)
+        called = statement.called
+        if called not in memo.rows:
+            memo.rows[called] = self._functions.evaluate(called, self._rows(called.input, memo, tables), memo)
+        return self._run(statement.sql, {"input": memo.rows[called]})
+
+    def _run(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:
         with ExitStack() as slots:
             for name, table in tables.items():
                 slots.enter_context(self._slot(name, table.schema).holding(table))
             try:
-                return [self._relation(sql).to_arrow_table() for sql in statements]
+                return self._relation(sql).to_arrow_table()
             except _DATA_ERRORS as error:
                 raise BadRecord(_text(error)) from error
             except duckdb.Error as error:
@@ -95,22 +110,23 @@ class Duck:
 class DuckPool:
     """A pool of threads with a DuckDB instance each."""
 
-    def __init__(self, threads: int, time_zone: str) -> None:
+    def __init__(self, threads: int, time_zone: str, functions: Functions | None = None) -> None:
         self._threads = threads
+        self._functions = functions
         self._time_zone = time_zone
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="duck")
         self._own = threading.local()
         self._ducks: list[Duck] = []
 
-    async def run(self, now_us: int, tables: Mapping[str, pa.Table], work: Callable[[Duck], T]) -> T:
-        """`work` in a thread of the pool, with that thread's instance set to the epoch's time and bounded tables."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, now_us, tables, work)
+    async def run(self, work: Callable[[Duck], T], now_us: int, tables: Mapping[str, pa.Table], watermark_us: int | None) -> T:
+        """`work` in a thread of the pool, with that thread's instance set as by `Duck.at`."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, work, now_us, tables, watermark_us)
 
-    def _work(self, now_us: int, tables: Mapping[str, pa.Table], work: Callable[[Duck], T]) -> T:
+    def _work(self, work: Callable[[Duck], T], now_us: int, tables: Mapping[str, pa.Table], watermark_us: int | None) -> T:
         if not hasattr(self._own, "duck"):
-            self._own.duck = Duck(self._time_zone)
+            self._own.duck = Duck(self._time_zone, self._functions)
             self._ducks.append(self._own.duck)
-        self._own.duck.at(now_us, tables)
+        self._own.duck.at(now_us, tables, watermark_us)
         return work(self._own.duck)
 
     async def close(self) -> None:

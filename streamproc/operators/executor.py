@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from streamproc.operators.duck import EMPTY, Duck, DuckPool
 from streamproc.operators.operator import EpochOutput, EpochTime, Finished, Output, Poison
 from streamproc.operators.pipeline import Pipeline, Slices, Work
 from streamproc.operators.poison import SliceResult, Statements, run_slice, slices_of
+from streamproc.operators.python_calls import NO_FUNCTIONS, Called, Evaluated, Function, Functions, Statement, calls_in
 from streamproc.plan.plan import Plan
 from streamproc.state.runs import Run
 
@@ -27,18 +28,29 @@ class Executor:
     ValueError: the plan holds an aggregate that is not allowed. Bug: SQL of the plan does not bind.
     """
 
-    def __init__(self, plan: Plan, *, threads: int = 2, slice_rows: int = 131_072, merge_bytes_max: int = 16 << 20) -> None:
+    def __init__(
+        self, plan: Plan, functions: Mapping[str, Function] = NO_FUNCTIONS, *, threads: int = 2, slice_rows: int = 131_072,
+        merge_bytes_max: int = 16 << 20,
+    ) -> None:  # fmt: skip
         self._plan, self._slice_rows, self._merge_bytes_max = plan, slice_rows, merge_bytes_max
-        self._duck = Duck(plan.time_zone)
+        python = Functions(functions)
+        self._duck = Duck(plan.time_zone, python)
         self._duck_lock = threading.Lock()
         self._duck.at(0, {name: schema.empty_table() for name, schema in plan.tables.items()})
-        self._pool = DuckPool(threads, plan.time_zone)
+        self._pool = DuckPool(threads, plan.time_zone, python)
         self._pipelines = [Pipeline.of(query, self._duck) for query in plan.queries.values()]
         self._operators = {operator.id: operator for pipeline in self._pipelines for operator in pipeline.operators}
         # one read of a slice serves all queries of its source; equal statements run once
         leaves = [leaf for pipeline in self._pipelines for leaf in pipeline.leaves]
         lowest = {source: {leaf.sql: leaf.steps for leaf in leaves if leaf.source == source} for source in plan.scans}
         self._statements = {source: Statements(list(stages), list(stages.values())) for source, stages in lowest.items()}
+
+        self._kept = {source: list(_kept(statements)) for source, statements in self._statements.items()}
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether something is called whose results must be kept with the epoch."""
+        return any(self._kept.values())
 
     @property
     def state_schemas(self) -> Mapping[str, pa.Schema]:
@@ -48,10 +60,10 @@ class Executor:
     async def run(
         self, inputs: Mapping[str, pa.Table], time: EpochTime, state: Mapping[str, Sequence[Run]], *,
         limits: Mapping[str, int], poison: Sequence[Poison] = (), first_only: Set[str] = frozenset(),
-        tables: Mapping[str, pa.Table] = EMPTY,
+        tables: Mapping[str, pa.Table] = EMPTY, answers: Mapping[str, pa.Table] = EMPTY,
     ) -> EpochOutput:  # fmt: skip
         """One epoch. `inputs` has a table of the scan's schema for every source, rows in (shard, offset) order;
-        `tables` the epoch's version of every bounded table of the plan;
+        `tables` the epoch's version of every bounded table of the plan; `answers` those of the epoch's first run, if any;
         rows in `poison` are left out, rows that fail now are left out and returned as the output's `poison`.
         A failing row of a source in `first_only` ends the epoch: the output has nothing but such rows, each source's
         first one first.
@@ -59,7 +71,7 @@ class Executor:
         BadRecord: a group's result failed, rows fail only together, or too many fail in SQL that cannot be probed.
         """
         sliced = await asyncio.gather(
-            *(self._slices(source, inputs[source], time, tables, poison, source in first_only) for source in self._plan.scans)
+            *(self._slices(source, inputs[source], time, tables, answers, poison, source in first_only) for source in self._plan.scans)
         )
         found = [row for results in sliced for result in results for row in result.poison]
         if ending := [row for row in found if row.source in first_only]:
@@ -67,7 +79,8 @@ class Executor:
         slices = {source: self._by_statement(source, results) for source, results in zip(self._plan.scans, sliced, strict=True)}
         done = await asyncio.gather(*(self._finish(pipeline, slices, time, tables, state, limits) for pipeline in self._pipelines))
         finished = {name: one for _, operators in done for name, one in operators.items()}
-        return self._output([output for output, _ in done], finished, found)
+        output = self._output([output for output, _ in done], finished, found)
+        return replace(output, answers=self._answers(dict(zip(self._plan.scans, sliced, strict=True))))
 
     def state_rows(self, sink: str, state: Mapping[str, Sequence[Run]], watermark_us: int | None) -> int:
         """Open groups, buffered rows and kept keys of the sink's operators. Counted anew at every call."""
@@ -85,17 +98,31 @@ class Executor:
         self._duck.close()
 
     async def _slices(
-        self, source: str, table: pa.Table, time: EpochTime, tables: Mapping[str, pa.Table], poison: Sequence[Poison], first_only: bool
+        self, source: str, table: pa.Table, time: EpochTime, tables: Mapping[str, pa.Table], answers: Mapping[str, pa.Table],
+        poison: Sequence[Poison], first_only: bool,
     ) -> list[SliceResult]:  # fmt: skip
         statements = replace(self._statements[source], first_only=first_only)
         parts = slices_of(source, table, self._slice_rows, poison)
-        runs = (partial(run_slice, part=part, statements=statements) for part in parts)
-        return await asyncio.gather(*(self._pool.run(time.now_us, tables, run) for run in runs))
+        known = [self._known(source, answers, at) for at in range(len(parts))]
+        runs = [partial(run_slice, part=part, statements=statements, answers=known[at]) for at, part in enumerate(parts)]
+        return await asyncio.gather(*(self._pool.run(run, time.now_us, tables, time.watermark_start_us) for run in runs))
+
+    def _known(self, source: str, answers: Mapping[str, pa.Table], part: int) -> dict[Called, pa.Table]:
+        names = {called: _answer(source, at, part) for at, called in enumerate(self._kept[source])}
+        return {called: answers[name] for called, name in names.items() if name in answers}
+
+    def _answers(self, sliced: Mapping[str, Sequence[SliceResult]]) -> dict[str, pa.Table]:
+        return {
+            _answer(source, at, part): result.memo.answers[called]
+            for source, results in sliced.items()
+            for part, result in enumerate(results)
+            for at, called in enumerate(self._kept[source])
+        }
 
     def _by_statement(self, source: str, results: Sequence[SliceResult]) -> Slices:
-        """A source's slices, and what every statement made of each of them."""
-        made = {sql: [result.results[at] for result in results] for at, sql in enumerate(self._statements[source].sql)}
-        return [result.rows.table for result in results], made
+        """What the statements made of a source's slices."""
+        statements = list(enumerate(self._statements[source].sql))
+        return {sql: [(_before(sql, result), result.results[at]) for result in results] for at, sql in statements}
 
     async def _finish(
         self, pipeline: Pipeline, slices: Mapping[str, Slices], time: EpochTime, tables: Mapping[str, pa.Table],
@@ -105,7 +132,7 @@ class Executor:
             work = Work(duck, time, slices, state, limits, self._slice_rows, self._merge_bytes_max)
             return pipeline.finish(work), work.finished
 
-        return await self._pool.run(time.now_us, tables, finish)
+        return await self._pool.run(finish, time.now_us, tables, time.watermark_start_us)
 
     def _output(self, outputs: Iterable[Output], finished: Mapping[str, Finished], poison: Sequence[Poison]) -> EpochOutput:
         sinks = dict(zip((pipeline.query.sink for pipeline in self._pipelines), outputs, strict=True))
@@ -115,3 +142,16 @@ class Executor:
 
     def __repr__(self) -> str:
         return f"<Executor {len(self._pipelines)} queries, {self._pool!r}>"
+
+
+def _kept(statements: Statements) -> Iterator[Called]:
+    """Calls whose results are kept with the epoch, each once, in an order that the job's text decides."""
+    yield from dict.fromkeys(called for sql in statements.sql for called in calls_in(sql) if called.kept)
+
+
+def _before(sql: Statement, result: SliceResult) -> pa.Table:
+    return result.memo.rows[sql.called] if isinstance(sql, Evaluated) else result.rows.table
+
+
+def _answer(source: str, call: int, part: int) -> str:
+    return f"{source}/{call}/{part}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -62,7 +62,8 @@ class Output:
 class EpochOutput:
     """What the plan yields in an epoch. `state` are the runs alive after it, by operator id (`<sink>/<step id>`; the
     same objects where nothing changed), `limits` what is left of each LIMIT by operator id, `poison` the rows newly
-    found to fail (all outputs are without them); `timer_us` see `Executor.timer_us`.
+    found to fail (all outputs are without them); `timer_us` see `Executor.timer_us`; `answers` are the results of functions that are
+    not deterministic, by call and slice: the epoch is run again with these.
     """
 
     sinks: Mapping[str, Output]
@@ -70,6 +71,7 @@ class EpochOutput:
     limits: Mapping[str, int]
     poison: Sequence[Poison] = ()
     timer_us: int | None = None
+    answers: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

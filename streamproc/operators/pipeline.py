@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from streamproc.errors import Bug
 from streamproc.operators.aggregate import AggregateOperator
+from streamproc.operators.dedup import DedupOperator
 from streamproc.operators.duck import ALL_ROWS, Duck, empty_input, nested
 from streamproc.operators.limit import LimitOperator
 from streamproc.operators.operator import Epoch, EpochTime, Failure, Fed, Finished, Operator, Output
 from streamproc.operators.order import OrderOperator
+from streamproc.operators.python_calls import Called, Evaluated, Statement
+from streamproc.operators.release import ReleaseOperator
 from streamproc.operators.results import surviving
-from streamproc.plan.plan import Aggregate, Limit, Order, Project, Query, Scan, Step, Union
+from streamproc.operators.session import SessionOperator
+from streamproc.plan.plan import Aggregate, Dedup, Evaluate, Limit, Order, Project, Query, Release, Scan, SessionAggregate, Step, Union
 from streamproc.sink import Change
 from streamproc.state.runs import Run
 
 CHANGES: Mapping[str, Change] = {"append": "append", "update": "upsert", "complete": "replace"}
 OPERATORS: Mapping[type[Step], Callable[[Any, Query, Duck], Operator]] = {
     Aggregate: AggregateOperator,
+    SessionAggregate: SessionOperator,
+    Dedup: DedupOperator,
+    Release: ReleaseOperator,
     Limit: LimitOperator,
     Order: OrderOperator,
 }
@@ -30,12 +37,13 @@ OPERATORS: Mapping[type[Step], Callable[[Any, Query, Duck], Operator]] = {
 @dataclass(frozen=True)
 class Feed:
     """One way on which rows come to a node: from a source or from the node `below`. `sql` is run over its slices and ends
-    with the operator's own statement; `rows_sql` is the part of it before that. `steps`: what of `sql` is row by row.
+    with the operator's own statement; `rows_sql` is the part of it before that (after its last call of a function).
+    `steps`: what of `sql` is row by row, where it calls none.
     """
 
     source: str
     below: Node | None
-    sql: str
+    sql: Statement
     rows_sql: str
     steps: tuple[str, ...]
 
@@ -56,8 +64,8 @@ class Node:
         yield self
 
 
-Slices = tuple[Sequence[pa.Table], Mapping[str, Sequence[pa.Table]]]
-"""A source's slices, and by statement what it made of each of them."""
+Slices = Mapping[Statement, Sequence[tuple[pa.Table, pa.Table]]]
+"""By statement over a source, for each slice: the rows before its SQL (after its last call of a function), and what it made of them."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +129,24 @@ class Pipeline:
 
     def _fed(self, feed: Feed, work: Work) -> Iterator[Fed]:
         if feed.below is None:
-            tables, made = work.slices[feed.source]
-            yield from (Fed(part, table, feed.rows_sql) for part, table in zip(made[feed.sql], tables, strict=True))
+            yield from (Fed(part, table, feed.rows_sql) for table, part in work.slices[feed.source][feed.sql])
             return
         for table in cut(self._rows(feed.below, work), work.slice_rows):
-            part, failed = surviving(work.duck, feed.sql, table, self.source, table.column_names)
-            work.failures.extend(failed)
+            table, part = self._survivors(feed.sql, table, work)
             yield Fed(part, table, feed.rows_sql)
+
+    def _survivors(self, statement: Statement, table: pa.Table, work: Work) -> tuple[pa.Table, pa.Table]:
+        """What lies before the statement's SQL, and what it makes of it; failures are noted."""
+        if isinstance(statement, Evaluated):
+            _, table = self._survivors(statement.called.input, table, work)
+            table, failed = surviving(
+                work.duck, Evaluated(Called(ALL_ROWS, statement.called.step), ALL_ROWS), table, self.source, table.column_names
+            )
+            work.failures.extend(failed)
+        sql = statement.sql if isinstance(statement, Evaluated) else statement
+        part, failed = surviving(work.duck, sql, table, self.source, table.column_names)
+        work.failures.extend(failed)
+        return table, part
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.query.sink}: {len(self.operators)} operators over {len(self.leaves)} inputs>"
@@ -156,6 +175,11 @@ def _feeds(step: Step, above: tuple[str, ...], operator: Operator | None, port: 
     elif isinstance(step, Union):
         for branch in step.branches:
             yield from _feeds(branch, above, operator, port, query, duck)
+    elif isinstance(step, Evaluate):
+        last_sql = ALL_ROWS if operator is None else operator.slice_sql(port)
+        for feed in _feeds(step.input, (), None, 0, query, duck):
+            evaluated = Evaluated(Called(feed.sql, step), nested(ALL_ROWS, *above, last_sql))
+            yield replace(feed, sql=evaluated, rows_sql=nested(ALL_ROWS, *above), steps=())
     else:
         below = None if isinstance(step, Scan) else _node(step, query, duck)
         last = (ALL_ROWS, ()) if operator is None else (operator.slice_sql(port), operator.row_steps(port))

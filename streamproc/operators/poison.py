@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pyarrow as pa
@@ -11,12 +11,14 @@ import pyarrow as pa
 from streamproc.errors import BadRecord, Bug
 from streamproc.operators.duck import Duck
 from streamproc.operators.operator import Poison
+from streamproc.operators.python_calls import Called, Memo, Statement
 from streamproc.plan.probe import FAILED, ROW, probe_sql
 
 QUOTED_MAX = 20
 """Rows of a slice whose own error is looked up; the others' is left empty."""
 STATEMENTS_MAX = 4096
 """Runs that the halving of a slice may take: seconds."""
+NO_ANSWERS: Mapping[Called, pa.Table] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Statements:
     `first_only`: the first row that fails ends the job, so no more are looked for.
     """
 
-    sql: Sequence[str]
+    sql: Sequence[Statement]
     rows: Sequence[tuple[str, ...]]
     first_only: bool = False
 
@@ -53,11 +55,12 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class SliceResult:
-    """The statements' rows over a slice without its poison; none of a slice that ends the job."""
+    """The statements' rows over a slice without its poison; none of a slice that ends the job. `memo`: what functions gave."""
 
     rows: Slice
     results: Sequence[pa.Table]
     poison: Sequence[Poison] = ()
+    memo: Memo = field(default_factory=Memo)
 
 
 def slices_of(source: str, table: pa.Table, rows: int, poison: Sequence[Poison]) -> list[Slice]:
@@ -68,23 +71,26 @@ def slices_of(source: str, table: pa.Table, rows: int, poison: Sequence[Poison])
     return [part.without(known) for part in slices] if known else slices
 
 
-def run_slice(duck: Duck, part: Slice, statements: Statements) -> SliceResult:
-    """Run all statements over the slice; rows that fail in one of them are found and left out of all.
+def run_slice(duck: Duck, part: Slice, statements: Statements, answers: Mapping[Called, pa.Table] = NO_ANSWERS) -> SliceResult:
+    """Run all statements over the slice; rows that fail in one of them are found and left out of all. `answers`: what functions
+    gave when the epoch was run before.
 
     BadRecord: rows fail only together, or too many fail that no probe finds.
     """
     poison: list[Poison] = []
     searches = iter((partial(_probed, in_order=False), partial(_probed, in_order=True)))
+    memo = Memo(answers=dict(answers))
     while True:
         try:
-            return SliceResult(part, duck.query_all(statements.sql, input=part.table), sorted(poison, key=lambda found: found.row))
+            results = duck.query_all(statements.sql, memo=memo, input=part.table)
+            return SliceResult(part, results, sorted(poison, key=lambda found: found.row), memo)
         except BadRecord as error:
             if statements.first_only:
                 return SliceResult(part, (), [_first(duck, part, statements, error)])
             found = next((found for search in searches if (found := search(duck, part, statements))), None)
             found = found or _halved(duck, part, statements, error)
         poison += found
-        part = part.without(found)
+        part, memo = part.without(found), Memo()
 
 
 def _probed(duck: Duck, part: Slice, statements: Statements, *, in_order: bool) -> list[Poison]:
@@ -92,7 +98,7 @@ def _probed(duck: Duck, part: Slice, statements: Statements, *, in_order: bool) 
     run alone does not fail: then the probe is not to be trusted.
     """
     table = part.table.append_column(ROW, pa.array(range(part.table.num_rows), pa.int64()))
-    probes = [probe_sql(steps, tuple(part.table.column_names), in_order=in_order) for steps in statements.rows]
+    probes = [probe_sql(steps, tuple(part.table.column_names), in_order=in_order) for steps in statements.rows if steps]
     marked = sorted({row for probe in probes if probe for row in _marked(duck, probe, table)})
     found = [Poison(part.source, part.index[at], "") for at in marked]
     for i, at in enumerate(marked[:QUOTED_MAX]):

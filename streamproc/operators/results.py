@@ -9,12 +9,13 @@ import pyarrow as pa
 from streamproc.errors import BadRecord
 from streamproc.operators.duck import Duck
 from streamproc.operators.operator import Failure
+from streamproc.operators.python_calls import Statement
 
 TRIES_MAX = 4096
 """Runs that the halving may take: seconds."""
 
 
-def surviving(duck: Duck, sql: str, rows: pa.Table, source: str, keys: Sequence[str]) -> tuple[pa.Table, list[Failure]]:
+def surviving(duck: Duck, sql: Statement, rows: pa.Table, source: str, keys: Sequence[str]) -> tuple[pa.Table, list[Failure]]:
     """`sql` (row by row) over the rows that do not fail in it, and those that do, named by their `keys`.
 
     BadRecord: too many fail to find them by halving.

@@ -15,21 +15,27 @@ from typing import TypeVar
 import pyarrow as pa
 from sqlglot import exp
 
-from streamproc import registry
 from streamproc.batch import EXTRA_COLUMNS
-from streamproc.plan import modes
+from streamproc.plan import modes, zone
 from streamproc.plan.checked import Checker
+from streamproc.plan.dedup import distinct_rows, drop_duplicates, is_dedup
 from streamproc.plan.dialect import parse_query
 from streamproc.plan.faults import CircleError, DependsOnFaultyViewError, LocatedError, PlanFaults, RefusedError, SqlFault, nearest
 from streamproc.plan.grouping import group_rows
-from streamproc.plan.plan import Aggregate, Operation, OutputMode, Plan, Query, Scan, Step, Watermark
+from streamproc.plan.plan import Operation, OutputMode, Plan, Query, Scan, Step, Watermark
+from streamproc.plan.python_functions import NO_FUNCTIONS, FunctionInfo, evaluate_conditions, evaluate_laterals, evaluate_results
+from streamproc.plan.ranking import bound_ranks
 from streamproc.plan.relation import Column, Relation, Time, hidden_name
+from streamproc.plan.release import release_rows
 from streamproc.plan.select import Draft, Rule, explode_laterals, filter_rows, order_and_limit, project_rows, read_from, refuse_clauses
 from streamproc.plan.types import text_literal
-from streamproc.plan.unions import union_all
+from streamproc.plan.unions import union
 
 T = TypeVar("T")
-RULES: tuple[Rule, ...] = (refuse_clauses, read_from, explode_laterals, filter_rows, project_rows, group_rows, order_and_limit)
+RULES: tuple[Rule, ...] = (
+    refuse_clauses, bound_ranks, read_from, evaluate_laterals, explode_laterals, evaluate_conditions, filter_rows, evaluate_results,
+    project_rows, group_rows, release_rows, distinct_rows, order_and_limit,
+)  # fmt: skip
 """What a SELECT goes through, in this order."""
 NO_TABLES: Mapping[str, BoundedInfo] = MappingProxyType({})
 
@@ -66,10 +72,12 @@ def plan_job(
     sinks: Mapping[str, SinkQuery],
     *,
     bounded: Mapping[str, BoundedInfo] = NO_TABLES,
+    functions: Mapping[str, FunctionInfo] = NO_FUNCTIONS,
     time_zone: str = "UTC",
 ) -> Plan:
     """The plan of a job; PlanFaults with everything that is wrong in its SQL."""
-    job = Job(tables, views, bounded)
+    zone.SESSION.set(time_zone)
+    job = Job(tables, views, bounded, functions)
     for name in views:
         job.attempt(f"views.{name}", views[name], partial(job.view, name, origin=False, mode=None))
     queries: dict[str, Query] = {}
@@ -79,7 +87,7 @@ def plan_job(
             queries[name] = query
     job.stop_if_faulty()
     scans = {name: Scan(name, job.scan_schema(name)) for name in tables}
-    queries = {name: replace(q, root=completed(q.root, scans, time_zone)) for name, q in queries.items()}
+    queries = {name: replace(q, root=completed(q.root, scans)) for name, q in queries.items()}
     watermarks = {name: t.watermark for name, t in tables.items() if t.watermark}
     read = {name: info.schema for name, info in bounded.items() if name in job.read}
     checker = Checker(time_zone, read)
@@ -90,18 +98,14 @@ def plan_job(
     return Plan(scans, queries, watermarks, time_zone, read, modes.notes(queries))
 
 
-def completed(root: Step, scans: Mapping[str, Scan], time_zone: str) -> Step:
-    """The tree with every scan replaced by the final one of its source, windows placed in the time zone, and operators told
-    apart by their ids.
-    """
+def completed(root: Step, scans: Mapping[str, Scan]) -> Step:
+    """The tree with every scan replaced by the final one of its source, and operators told apart by their ids."""
     ids: Counter[str] = Counter()
 
     def complete(step: Step) -> Step:
         if isinstance(step, Scan):
             return scans[step.source]
         step = step.over(*(complete(below) for below in step.inputs))
-        if isinstance(step, Aggregate) and step.window is not None:
-            step = replace(step, window=registry.in_zone(step.window, time_zone))
         if isinstance(step, Operation):
             ids[step.id] += 1
             step = step.named(f"{step.id}{ids[step.id]}" if ids[step.id] > 1 else step.id)
@@ -117,6 +121,7 @@ class Job:
     tables: Mapping[str, TableInfo]
     views: Mapping[str, str]
     bounded: Mapping[str, BoundedInfo] = field(default_factory=dict)
+    functions: Mapping[str, FunctionInfo] = field(default_factory=dict)
     read: dict[str, set[str]] = field(default_factory=dict)
     faults: list[SqlFault] = field(default_factory=list)
     parsed: dict[str, exp.Query] = field(default_factory=dict)
@@ -153,12 +158,12 @@ class Job:
         if key not in self.planned:
             self.open.append(name)
             try:
-                self.planned[key] = Names(self, origin, mode).plan(self._parsed(name))
+                self.planned[key] = Names(self, origin, mode).plan(self.parsed_view(name))
             finally:
                 self.open.pop()
         return self.planned[key]
 
-    def _parsed(self, name: str) -> exp.Query:
+    def parsed_view(self, name: str) -> exp.Query:
         if name not in self.parsed:
             self.parsed[name] = parse_query(self.views[name])
         return self.parsed[name]
@@ -201,13 +206,17 @@ class Names:
     mode: OutputMode | None
     ctes: dict[str, Relation] = field(default_factory=dict)
 
+    @property
+    def functions(self) -> Mapping[str, FunctionInfo]:
+        return self.job.functions
+
     def plan(self, node: exp.Expr) -> Relation:
         """Relation of a SELECT, a UNION ALL, or either in parentheses."""
         inner = self._with_ctes(node)
         if isinstance(node, exp.Subquery):
             return inner.plan(node.this)
         if isinstance(node, exp.SetOperation):
-            return union_all(self, node, inner.plan(node.left), inner.plan(node.right))
+            return union(self, node, inner.plan(node.left), inner.plan(node.right))
         if not isinstance(node, exp.Select):
             raise RefusedError("only SELECT and UNION ALL can stand here")
         draft = Draft(node, inner)
@@ -230,9 +239,21 @@ class Names:
     def relation(self, node: exp.Expr) -> Relation:
         if isinstance(node, exp.Subquery):
             return _untailed(self.plan(node.this)).named(node.alias)
+        if is_dedup(node):
+            return drop_duplicates(self, node).named(node.alias or node.this.expressions[0].name)
         if not isinstance(node, exp.Table) or not isinstance(node.this, exp.Identifier):
             raise RefusedError(_not_a_table(node))
         return self._named(node).named(node.alias or node.name)
+
+    def definition(self, node: exp.Expr) -> exp.Query | None:
+        """The query of a view that is named alone."""
+        named = isinstance(node, exp.Table) and isinstance(node.this, exp.Identifier) and node.name.lower() not in self.ctes
+        view = next((known for known in self.job.views if named and known.lower() == node.name.lower()), None)
+        return None if view is None else self.job.parsed_view(view)
+
+    def delay_us(self, sources: Sequence[str]) -> int:
+        watermarks = (self.job.tables[source].watermark for source in sources)
+        return max((watermark.delay_us for watermark in watermarks if watermark), default=0)
 
     def read_origin(self, sources: Sequence[str], columns: Sequence[str]) -> None:
         for source in sources:
@@ -272,8 +293,6 @@ def _untailed(relation: Relation) -> Relation:
 
 def _not_a_table(node: exp.Expr) -> str:
     name = node.this.name.lower() if isinstance(node, exp.Table) and isinstance(node.this, exp.Anonymous) else ""
-    if name.startswith("drop_duplicates"):
-        return f"{name}() is not supported yet; GROUP BY the columns and the window, and take any_value() of the rest"
     if name:
         return f"table function {name}() is not supported; read a source or a view"
     return "FROM takes a source, a view or a subquery"
