@@ -133,7 +133,7 @@ def difference(left: Sql, right: Sql) -> Sql:
     """`left - right` of times: what lies between their local times, days of 23 hours being days."""
     if left.type == DATE and right.type == DATE:
         return Sql(f"(CAST({left.text} - {right.text} AS BIGINT) * {DAY_US})", AnsiInterval("DAY", "DAY"))
-    kind = TIMESTAMP_NTZ if TIMESTAMP_NTZ in (left.type, right.type) and TIMESTAMP not in (left.type, right.type) else TIMESTAMP
+    kind = TIMESTAMP_NTZ if TIMESTAMP_NTZ in (left.type, right.type) else TIMESTAMP
     end, start = (zone.local_of(convert(v, kind)) for v in (left, right))
     return Sql(f"(epoch_us({end}) - epoch_us({start}))", DAY_TIME)
 
@@ -174,7 +174,9 @@ def _shift_by_all(value: Sql, symbol: str, interval: Sql) -> Sql:
     if value.type == DATE:
         whole = f"@i - to_months({months}) - to_days(CAST(datepart('day', @i) AS INTEGER)) = to_days(0)"
         wrong = fail("an interval with hours, minutes or seconds cannot be added to a DATE; CAST it to TIMESTAMP")
-        text = f"CASE WHEN {whole} OR @i IS NULL THEN CAST({moved.text} {symbol} {rest} AS DATE) ELSE CAST({wrong} AS DATE) END"
+        text = (
+            f"CASE WHEN {whole} OR @i IS NULL OR @t IS NULL THEN CAST({moved.text} {symbol} {rest} AS DATE) ELSE CAST({wrong} AS DATE) END"
+        )
     else:
         text = f"{moved.text} {symbol} {rest}"
     return Sql(bound({"t": value.text, "i": interval.text}, text), value.type)
@@ -182,6 +184,8 @@ def _shift_by_all(value: Sql, symbol: str, interval: Sql) -> Sql:
 
 def _scaled(symbol: str, interval: Sql, factor: Sql) -> Sql:
     """Times or divided by a number, rounded half up."""
+    if symbol == "/" and factor.literal == 0:
+        raise LocatedError("an interval / 0 fails for every row; write nullif(x, 0), or leave it out")
     kind = YEAR_MONTH if interval.type.is_months else DAY_TIME
     store = duck_type(kind)
     zero = f"CASE WHEN @f = 0 AND @i IS NOT NULL THEN CAST({fail('an interval is divided by zero')} AS {{0}}) ELSE @f END"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from streamproc.plan.faults import LocatedError, RefusedError, nearest
-from streamproc.plan.functions import collections, conditional, numbers, strings, times
+from streamproc.plan.functions import collections, conditional, moments, numbers, strings, times, windows
 from streamproc.plan.functions.call import Builder, Call
 from streamproc.plan.types import Sql
 
@@ -20,6 +20,8 @@ FUNCTIONS: Mapping[str, Builder] = {
     **strings.FUNCTIONS,
     **numbers.FUNCTIONS,
     **times.FUNCTIONS,
+    **moments.FUNCTIONS,
+    **windows.FUNCTIONS,
     **collections.FUNCTIONS,
 }
 
