@@ -44,9 +44,11 @@ class AvroReader:
         kind = pa.struct(list(self.schema))
         object.__setattr__(self, "_read", _record_reader(self.writer, kind, "", lambda name: self.moments.get(name, MomentFormat())))
 
-    def read(self, values: pa.BinaryArray) -> tuple[pa.Table, Mapping[int, Misfit]]:
-        """A row for each payload (none NULL), and why some are bad, by place; the rows of those hold nothing of worth."""
-        cursors = over(values, MALFORMED)
+    def read(self, values: pa.BinaryArray, skip: int = 0) -> tuple[pa.Table, Mapping[int, Misfit]]:
+        """A row for each payload (none NULL) without its first `skip` bytes, and why some are bad, by place; the rows of
+        those hold nothing of worth.
+        """
+        cursors = over(values, MALFORMED, skip)
         rows = np.arange(len(values))
         found = self._read(cursors, rows)
         left = cursors.good(rows)

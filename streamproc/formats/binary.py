@@ -28,9 +28,9 @@ Records = tuple[pa.Table, Mapping[int, Misfit]]
 
 
 class RecordReader(Protocol):
-    """Reads payloads of one schema."""
+    """Reads payloads of one schema, without their first `skip` bytes."""
 
-    def read(self, values: pa.BinaryArray) -> Records: ...
+    def read(self, values: pa.BinaryArray, skip: int = 0) -> Records: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class BinaryDecoder:
         good = np.ones(len(values), np.bool_)
         good[at] = False
         index = pa.array(np.flatnonzero(good))
-        return Decoded(table.take(index), bad_table(found), index)
+        rows = table.take(index) if table.num_columns else table.slice(0, len(index))
+        return Decoded(rows, bad_table(found), index)
 
     def _rows(self, values: pa.BinaryArray) -> Records:
         if not values.null_count:
@@ -93,8 +94,9 @@ class RegisteredReader:
     indexed: bool = False
     _known: dict[bytes, RecordReader | Misfit] = field(default_factory=dict, repr=False)
 
-    def read(self, values: pa.BinaryArray) -> Records:
+    def read(self, values: pa.BinaryArray, skip: int = 0) -> Records:
         """The payloads of each schema together."""
+        assert not skip  # the frame is the outermost
         prefixes = pc.dictionary_encode(self._prefixes(values))
         distinct = prefixes.dictionary.to_pylist()
         if len(distinct) == 1:
@@ -112,9 +114,10 @@ class RegisteredReader:
         return _merged(tables, places, self.schema, len(values)), bad
 
     def _prefixes(self, values: pa.BinaryArray) -> pa.Array:
-        if not self.indexed:
-            return pc.binary_slice(values, 0, _HEADER_BYTES)
         cursors = over(values, "no_schema_id")
+        begin, sizes = cursors.at, cursors.end - cursors.at
+        if not self.indexed:
+            return cursors.bytes_of(begin, np.minimum(sizes, _HEADER_BYTES))
         rows = np.flatnonzero(cursors.end - cursors.at > _HEADER_BYTES)
         cursors.at[rows] += _HEADER_BYTES
         left = cursors.zigzag(rows)
@@ -123,14 +126,14 @@ class RegisteredReader:
             rows, left = rows[more], left[more] - 1
             cursors.zigzag(rows)
         begin = cursors.payloads.begin
-        return cursors.bytes_of(begin, np.minimum(np.maximum(cursors.at - begin, 0), cursors.payloads.end - begin))
+        return cursors.bytes_of(begin, np.minimum(np.maximum(cursors.at - begin, 0), sizes))
 
     def _of_one(self, prefix: bytes, values: pa.BinaryArray) -> Records:
         reader = self._reader(prefix)
         if isinstance(reader, Misfit):
             nothing = [pa.nulls(len(values), f.type) for f in self.schema]
             return table_of(nothing, _nullable(self.schema), len(values)), dict.fromkeys(range(len(values)), reader)
-        return reader.read(flat(pc.binary_slice(values, len(prefix))))
+        return reader.read(values, len(prefix))
 
     def _reader(self, prefix: bytes) -> RecordReader | Misfit:
         if prefix not in self._known:

@@ -55,7 +55,6 @@ class Cursors:
         self.at = at
         self.end = end
         self.malformed = malformed
-        self._begin = at.copy()
 
     def __len__(self) -> int:
         return len(self.at)
@@ -128,23 +127,23 @@ class Cursors:
         """Starts and lengths of the next `lengths` bytes, which are passed."""
         starts = self.at[rows]
         wrong = (lengths < 0) | (lengths > self.end[rows] - starts)
-        if wrong.any():
-            self.refuse(rows[wrong], self.malformed, "a length goes beyond the end of the record")
-            lengths = np.where(wrong, 0, lengths)
-            starts = np.where(wrong, self._begin[rows], starts)
-        parked = starts >= self.payloads.size
-        if parked.any():  # starts must ascend
-            starts = np.where(parked, self._begin[rows], starts)
-        self.at[rows] = np.where(parked, self.at[rows], starts + lengths) if parked.any() or wrong.any() else starts + lengths
-        if wrong.any():
-            self._park(rows[wrong])
+        if not wrong.any():
+            self.at[rows] = starts + lengths
+            return starts, lengths
+        lengths = np.where(wrong, 0, lengths)
+        self.at[rows] = starts + lengths
+        self.refuse(rows[wrong], self.malformed, "a length goes beyond the end of the record")
         return starts, lengths
 
     def bytes_of(self, starts: Ints, lengths: Ints) -> pa.Array:
-        """Parts of the data as a binary array; starts ascend."""
-        count = len(starts)
+        """Parts of the data as a binary array; starts ascend, but for parts without bytes."""
+        count, ends = len(starts), starts + lengths
+        empty = lengths == 0
+        if empty.any():
+            starts = np.where(empty, np.maximum.accumulate(np.where(empty, 0, ends)), starts)
+            ends = starts + lengths
         bounds = np.empty(2 * count + 1, np.int32)
-        bounds[0:-1:2], bounds[1::2] = starts, starts + lengths
+        bounds[0:-1:2], bounds[1::2] = starts, ends
         bounds[-1] = bounds[-2] if count else 0
         # values and what lies between them, as one array without a copy; taking every second one copies in C++
         both = pa.Array.from_buffers(pa.binary(), 2 * count, [None, pa.py_buffer(bounds), pa.py_buffer(self.payloads.data)])
@@ -176,10 +175,10 @@ class Cursors:
         return f"<Cursors {len(self)} rows of {self.payloads!r}>"
 
 
-def over(values: pa.BinaryArray, malformed: str) -> Cursors:
-    """A row for each payload, at its first byte."""
+def over(values: pa.BinaryArray, malformed: str, skip: int = 0) -> Cursors:
+    """A row for each payload (none NULL, none shorter than `skip`), behind its first `skip` bytes."""
     payloads = Payloads(values)
-    return Cursors(payloads, np.arange(len(payloads)), payloads.begin.copy(), payloads.end.copy(), malformed)
+    return Cursors(payloads, np.arange(len(payloads)), payloads.begin + skip, payloads.end.copy(), malformed)
 
 
 def unzigzag(value: npt.NDArray[np.uint64]) -> Ints:
@@ -211,8 +210,9 @@ def grouped(parts: list[pa.Array], owners: list[Ints], count: int, kind: pa.Data
     return pa.array(offsets), items
 
 
-def shown(value: object) -> str:
-    text = str(value)
+def shown(value: pa.Scalar) -> str:
+    """A value as a message shows it; times and dates, which may be out of range, as numbers."""
+    text = str(value.value if pa.types.is_temporal(value.type) else value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
 
 

@@ -34,6 +34,8 @@ def fitting(found: pa.DataType, kind: pa.DataType, moment: MomentFormat) -> Fit 
     """How values of an Arrow type get to be of `kind`; None where none of them could be."""
     if pa.types.is_timestamp(found) and pa.types.is_timestamp(kind):
         return _instant if (found.tz is None) == (kind.tz is None) else None
+    if pa.types.is_date(found) and pa.types.is_date(kind):
+        return _date
     if found == kind:
         return Fitted
     for test, make in _MAKERS:
@@ -54,8 +56,7 @@ def _from_integer(found: pa.DataType, kind: pa.DataType, moment: MomentFormat) -
         return lambda values: Fitted(values.cast(kind, safe=False))
     if pa.types.is_integer(kind):
         limit = 1 << (kind.bit_width - 1)
-        low = 0 if pa.types.is_unsigned_integer(found) else max(-limit, -(1 << 63))
-        return _within(pa.scalar(low, found), pa.scalar(limit - 1, found), lambda values: values.cast(kind))
+        return _within(*_clamped(found, -limit, limit - 1), lambda values: values.cast(kind))
     if pa.types.is_decimal(kind):
         digits = 20 if found == pa.uint64() else 19
         inner = _decimal(kind)
@@ -67,8 +68,15 @@ def _from_integer(found: pa.DataType, kind: pa.DataType, moment: MomentFormat) -
 
 def _since_1970(found: pa.DataType, kind: pa.DataType, moment: MomentFormat) -> Fit:
     unit = UNIT_US[moment.written]
-    low, high = pa.scalar(max(0, FIRST_US // unit) if pa.types.is_unsigned_integer(found) else -(-FIRST_US // unit), found), LAST_US // unit
-    return _within(low, pa.scalar(high, found), lambda v: pc.multiply(v.cast(pa.int64()), unit).cast(kind), "bad_timestamp")
+    low, high = _clamped(found, -(-FIRST_US // unit), LAST_US // unit)
+    return _within(low, high, lambda v: pc.multiply(v.cast(pa.int64()), unit).cast(kind), "bad_timestamp")
+
+
+def _clamped(found: pa.DataType, low: int, high: int) -> tuple[pa.Scalar, pa.Scalar]:
+    """Bounds as scalars of an integer type, whose own they do not exceed."""
+    signed = pa.types.is_signed_integer(found)
+    least, most = -(1 << (found.bit_width - 1)) if signed else 0, (1 << (found.bit_width - signed)) - 1
+    return pa.scalar(max(low, least), found), pa.scalar(min(high, most), found)
 
 
 def _from_floating(found: pa.DataType, kind: pa.DataType, moment: MomentFormat) -> Fit | None:
@@ -150,6 +158,11 @@ def _instant(values: pa.Array) -> Fitted:
     kind = values.type
     low, high = pa.scalar(FIRST_US, pa.int64()).cast(kind), pa.scalar(LAST_US, pa.int64()).cast(kind)
     return _within(low, high, lambda v: v, "bad_timestamp")(values)
+
+
+def _date(values: pa.Array) -> Fitted:
+    low, high = (pa.scalar(us // 86_400_000_000, pa.int32()).cast(values.type) for us in (FIRST_US, LAST_US))
+    return _within(low, high, lambda v: v, "bad_date")(values)
 
 
 def _within(low: pa.Scalar, high: pa.Scalar, convert: Callable[[pa.Array], pa.Array], reason: str = "out_of_range") -> Fit:

@@ -70,9 +70,11 @@ class ProtobufReader:
     def _reader(self) -> _MessageReader:
         return _message_reader(self.message, list(self.schema), "", self.defaults, lambda name: self.moments.get(name, MomentFormat()))
 
-    def read(self, values: pa.BinaryArray) -> tuple[pa.Table, Mapping[int, Misfit]]:
-        """A row for each payload (none NULL), and why some are bad, by place; the rows of those hold nothing of worth."""
-        cursors = over(values, MALFORMED)
+    def read(self, values: pa.BinaryArray, skip: int = 0) -> tuple[pa.Table, Mapping[int, Misfit]]:
+        """A row for each payload (none NULL) without its first `skip` bytes, and why some are bad, by place; the rows of
+        those hold nothing of worth.
+        """
+        cursors = over(values, MALFORMED, skip)
         columns = self._reader.read(cursors)
         return table_of(columns, self.schema, len(values)), cursors.payloads.bad
 
@@ -124,8 +126,9 @@ class _MessageReader:
                     rows = rows[tag[rows] == one]
             left = left[tag[left] != 0]
             strange = left[~np.isin(tag[left], known)]
-            for wire in np.unique(tag[strange] & np.uint64(7)).tolist():
-                rows = strange[tag[strange] & np.uint64(7) == wire]
+            wires = tag[strange] & np.uint64(7)  # as they are now: the next tags may be known ones
+            for wire in np.unique(wires).tolist():
+                rows = strange[wires == wire]
                 _take(cursors, rows, wire, None)
                 _next(cursors, rows, tag)
             left = left[tag[left] != 0]

@@ -27,7 +27,8 @@ def described(file: str, message: str) -> Descriptor:
     try:
         return pool.FindMessageTypeByName(message)
     except KeyError:
-        known = ", ".join(sorted(f"{one.package}.{m.name}".lstrip(".") for one in found.file for m in one.message_type)[:10])
+        own = [one for one in found.file if not one.name.startswith("google/protobuf/")]
+        known = ", ".join(sorted(f"{one.package}.{m.name}".lstrip(".") for one in own for m in one.message_type)[:10])
         raise ValueError(f"descriptor_set {file} has no message {message!r}; it has {known or 'none'}") from None
 
 

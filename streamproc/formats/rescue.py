@@ -32,9 +32,9 @@ class RescuingReader:
         columns = [f for f in schema if f.name != RESCUED]
         return cls(schema, reader_of(pa.schema([*columns, *(f.with_name(f.name) for f in others)])))
 
-    def read(self, values: pa.BinaryArray) -> Records:
+    def read(self, values: pa.BinaryArray, skip: int = 0) -> Records:
         """As `inner`, and the fields that are not NULL and not declared as one JSON object, NULL where there is none."""
-        table, bad = self.inner.read(values)
+        table, bad = self.inner.read(values, skip)
         others = [name for name in table.column_names if name not in self.schema.names]
         rescued = _json(table.select(others)) if others else pa.nulls(table.num_rows, pa.string())
         columns = [rescued if name == RESCUED else table.column(name) for name in self.schema.names]
