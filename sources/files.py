@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from streamproc.batch import TIMESTAMP, Chunk
 from streamproc.clients.folders import File, Folder, open_folder
@@ -48,6 +48,14 @@ class FilesOptions(SourceOptions):
     path: str = Field(description="folder, file or glob; s3://, gs:// and az:// too. Names that begin with . or _ are left out")
     order: Literal["name", "modified"] = Field("name", description="of what is new at one time")
     max_files_per_epoch: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _records_are_lines_or_rows(self) -> FilesOptions:
+        if self.format in ("avro", "protobuf"):
+            raise ValueError(f"format: {self.format} is of records in Kafka or Kinesis; files are json, csv, raw or parquet")
+        if self.compression is not None:
+            raise ValueError("compression is of single payloads; compressed files are known by their names (.gz, .zst, .bz2)")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ import structlog
 from streamproc.checkpoint.answers import Answers
 from streamproc.checkpoint.records import Begin, Commit, Refused, ShardBegin, ShardEnd, Verdict
 from streamproc.engine.intake import Intake
-from streamproc.engine.refusals import POISON, RESULT, Judged, dead_letters, judge, poison_policy, result_policy
+from streamproc.engine.refusals import POISON, RESULT, Judged, dead_letters, judge, poison_policy, result_policy, stop_at_bad_ratio
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import Runtime
 from streamproc.errors import BadRecord, LeaseLost
@@ -64,6 +64,7 @@ async def run_epoch(rt: Runtime, standing: Standing, intake: Intake, *, drain: b
     """
     await rt.boundary("after_read")
     stop_at_bad_records(rt, intake)
+    stop_at_bad_ratio(rt.tables, intake)
     begin = await log_begin(rt, standing, intake.shards, drain=drain)
     await rt.boundary("after_begin")
     return await finish_epoch(rt, standing, begin, intake)

@@ -217,7 +217,7 @@ class Feed:
             if not self.queue and not self._raw:
                 self.idle_before_us = self.idle_us
             self.idle_us = 0
-        elif chunk.at_end and self._at_end_since_s is not None:
+        elif chunk.at_end and self._at_end_since_s is not None and not self._raw:
             self.idle_us += round((now_s - self._at_end_since_s) * 1e6)
         self._at_end_since_s = now_s if chunk.at_end else None
 
@@ -226,7 +226,7 @@ class Feed:
         try:
             while self._raw:
                 chunk, taken = merged(self._raw)
-                piece = await self._decoded(chunk)
+                piece = await self._decoded_at_last(chunk)
                 held = sum(self._raw.popleft().nbytes for _ in range(taken))
                 self._budget.hold(piece.nbytes - held) if piece.nbytes > held else self._budget.release(held - piece.nbytes)
                 self.queue.append(piece)
@@ -235,6 +235,17 @@ class Feed:
             self._break(error)
         except Exception as error:  # whatever a decoder does, a shard must not stall in silence
             self._break(Bug(f"{self.source_name}/{self.shard.id} after {self.read_to}: {type(error).__name__}: {error}"))
+
+    async def _decoded_at_last(self, chunk: Chunk) -> Piece:
+        """Waits while a schema registry is away: what has been read stays, and time stands still."""
+        tries = 0
+        while True:
+            try:
+                return await self._decoded(chunk)
+            except Unavailable as error:
+                self._away(error)
+                await self._world.clock.sleep(BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * (0.5 + self._world.random.random()))
+                tries += 1
 
     async def _decoded(self, chunk: Chunk) -> Piece:
         if self._threads is None:

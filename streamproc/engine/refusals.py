@@ -22,6 +22,8 @@ from streamproc.errors import BadRecord
 from streamproc.operators.operator import EpochOutput, Output, Poison
 from streamproc.sink import DEAD_LETTER_SCHEMA
 
+RATIO_RECORDS_MIN = 100
+"""`max_bad_ratio` is judged over an epoch of so many records or more: of few, one is a large part."""
 AHEAD = "event_time_ahead"
 POISON = "sql_error"
 RESULT = "result_error"
@@ -124,6 +126,22 @@ def _payloads(piece: Piece, index: pa.Array) -> pa.Array:
 
 def _one(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def stop_at_bad_ratio(tables: Mapping[str, Table], intake: Intake) -> None:
+    """BadRecord where more of a source's records are bad than `max_bad_ratio` allows; before the epoch is logged, so that an
+    edited job may read it anew.
+    """
+    for name, table in tables.items():
+        pieces = intake.pieces.get(name, [])
+        bad, records = sum(p.bad.num_rows for p in pieces), sum(p.count for p in pieces)
+        if table.max_bad_ratio is not None and records >= RATIO_RECORDS_MIN and bad > table.max_bad_ratio * records:
+            piece = next(p for p in pieces if p.bad.num_rows)
+            first = piece.bad.slice(0, 1).to_pylist()[0]
+            raise BadRecord(
+                f"source {name}: {bad} of {records} records ({bad / records:.1%}) are bad, more than max_bad_ratio: {table.max_bad_ratio:g}"
+                f" allows; the first, shard {piece.shard}, offset {piece.offsets[first['index']]}: {first['reason']}: {first['error']}"
+            )
 
 
 def poison_policy(tables: Mapping[str, Table], judged: Judged, poison: Sequence[Poison]) -> None:

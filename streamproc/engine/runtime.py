@@ -202,6 +202,7 @@ def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world
         decoder=decoder,
         watermark=plan.watermarks.get(spec.name),
         bad_records=options.bad_records,
+        max_bad_ratio=options.max_bad_ratio,
         rows_max=options.max_rows_per_epoch,
         nbytes_max=options.max_bytes_per_epoch,
         keeps_payloads=job.dead_letter is not None,

@@ -28,6 +28,7 @@ class Table:
     decoder: Decoder | None
     watermark: Watermark | None = None
     bad_records: str = "fail"
+    max_bad_ratio: float | None = None
     rows_max: int | None = None
     nbytes_max: int | None = None
     keeps_payloads: bool = False
