@@ -12,6 +12,8 @@ from streamproc.errors import Bug
 from streamproc.operators.aggregate import AggregateOperator
 from streamproc.operators.dedup import DedupOperator
 from streamproc.operators.duck import ALL_ROWS, Duck, empty_input, nested
+from streamproc.operators.join import JoinOperator
+from streamproc.operators.late import source_rows
 from streamproc.operators.limit import LimitOperator
 from streamproc.operators.operator import Epoch, EpochTime, Failure, Fed, Finished, Operator, Output
 from streamproc.operators.order import OrderOperator
@@ -19,7 +21,21 @@ from streamproc.operators.python_calls import Called, Evaluated, Statement
 from streamproc.operators.release import ReleaseOperator
 from streamproc.operators.results import surviving
 from streamproc.operators.session import SessionOperator
-from streamproc.plan.plan import Aggregate, Dedup, Evaluate, Limit, Order, Project, Query, Release, Scan, SessionAggregate, Step, Union
+from streamproc.plan.plan import (
+    Aggregate,
+    Dedup,
+    Evaluate,
+    Join,
+    Limit,
+    Order,
+    Project,
+    Query,
+    Release,
+    Scan,
+    SessionAggregate,
+    Step,
+    Union,
+)
 from streamproc.sink import Change
 from streamproc.state.runs import Run
 
@@ -29,6 +45,7 @@ OPERATORS: Mapping[type[Step], Callable[[Any, Query, Duck], Operator]] = {
     SessionAggregate: SessionOperator,
     Dedup: DedupOperator,
     Release: ReleaseOperator,
+    Join: JoinOperator,
     Limit: LimitOperator,
     Order: OrderOperator,
 }
@@ -110,7 +127,7 @@ class Pipeline:
         """The query's output; what each operator did is in `work.finished`."""
         rows = self._rows(self.root, work)
         late = [done.late for done in work.finished.values() if done.late is not None]
-        count = sum(done.late_rows for done in work.finished.values())
+        count = source_rows(late) + sum(done.late_rows for done in work.finished.values() if done.late is None)
         change = CHANGES[self.query.mode]
         refused = pa.concat_tables(late, promote_options="default") if late else None
         return Output(rows, change, refused, count, work.failures)

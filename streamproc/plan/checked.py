@@ -9,7 +9,7 @@ import pyarrow as pa
 from streamproc.errors import Bug
 from streamproc.plan.faults import RefusedError
 from streamproc.plan.one_pass import one_pass_sql
-from streamproc.plan.plan import Aggregate, Order, Project, Query
+from streamproc.plan.plan import Aggregate, Join, Order, Project, Query, SessionAggregate
 from streamproc.plan.types import text_literal
 
 
@@ -34,14 +34,25 @@ class Checker:
                 self._expect(self._run(step.sql, step.input.schema), step.schema, step.sql)
             elif isinstance(step, Aggregate):
                 self._expect(self._run(_in_one_pass(step), step.input.schema), step.schema, step.post)
+            elif isinstance(step, Join):
+                self._check_join(step)
+
+    def _check_join(self, step: Join) -> None:
+        for name, side, below in zip(("left", "right"), step.sides, step.inputs, strict=True):
+            self._connection.register(name, self._rows(side.prepare, below.schema))
+        sql = step.in_one_pass('SELECT * FROM "left"', 'SELECT * FROM "right"')
+        self._expect(self._run(sql, step.left.schema), step.schema, sql)
 
     def close(self) -> None:
         self._connection.close()
 
     def _run(self, sql: str, schema: pa.Schema) -> pa.Schema:
+        return self._rows(sql, schema).schema
+
+    def _rows(self, sql: str, schema: pa.Schema) -> pa.Table:
         self._connection.register("input", schema.empty_table())
         try:
-            return self._connection.sql(sql).to_arrow_table().schema
+            return self._connection.sql(sql).to_arrow_table()
         except (self._duckdb.DataError, self._duckdb.InvalidInputException) as error:
             raise RefusedError(f"the query fails for every row: {str(error).splitlines()[0]}") from None
         except self._duckdb.Error as error:
@@ -55,7 +66,7 @@ class Checker:
 
 def _in_one_pass(step: Aggregate) -> str:
     """The aggregate without windows and partial states: the same functions, so the same types."""
-    window = ["0::BIGINT AS _ws", "0::BIGINT AS _we"] if step.window else []
+    window = ["0::BIGINT AS _ws", "0::BIGINT AS _we"] if step.window or isinstance(step, SessionAggregate) else []
     columns = [*step.keys, *window, *(f"{one_pass_sql(state)} AS {state.name}" for state in step.states)]
     by = f" GROUP BY {', '.join(step.keys)}" if step.keys else ""
     grouped = f"SELECT {', '.join(columns) or 'true AS _row'} FROM ({step.prepare}){by}"

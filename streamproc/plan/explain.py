@@ -6,6 +6,8 @@ from streamproc.plan.plan import (
     Aggregate,
     Dedup,
     Evaluate,
+    Join,
+    JoinSide,
     Limit,
     Order,
     Plan,
@@ -84,6 +86,8 @@ def _operator(query: Query, step: Step) -> list[str]:
             f"  prepare {step.prepare}",
             "  state   one row a key, until the watermark passes its _we",
         ]
+    if isinstance(step, Join):
+        return _join(step)
     assert isinstance(step, Aggregate), step
     window = f", window {step.window}" if step.window else ", sessions" if isinstance(step, SessionAggregate) else ""
     return [
@@ -93,6 +97,19 @@ def _operator(query: Query, step: Step) -> list[str]:
         f"  result  {step.post}",
         f"  state   {_leaves(query, step)}",
     ]
+
+
+def _join(step: Join) -> list[str]:
+    sides = zip(("left", "right"), step.sides, strict=True)
+    return [
+        f"Join {step.kind} on {step.condition}",
+        *(f"  {name:7} {side.prepare}" for name, side in sides),
+        f"  state   rows of both sides: {', '.join(_leaving(n, s) for n, s in zip(('left', 'right'), step.sides, strict=True))}",
+    ]
+
+
+def _leaving(name: str, side: JoinSide) -> str:
+    return f"{name} ones until the watermark passes the last time of a match" if side.bounded else f"{name} ones for ever"
 
 
 def _state(state: StateColumn) -> str:

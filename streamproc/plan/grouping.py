@@ -287,9 +287,9 @@ def _input(draft: Draft, states: States) -> tuple[Step, str]:
     columns = [c for c in (*draft.rows.columns, *_extras(draft)) if c.name not in ORIGIN]
     for column in columns:
         draft.rows.mark(column.ref or column.name)
-    listed = [quote(c.name) for c in columns] + [f"{hidden_name(name)} AS {quote(name)}" for name in ORIGIN]
+    listed = [c.sql for c in columns] + [f"{hidden_name(name)} AS {quote(name)}" for name in ORIGIN]
     sql = f"SELECT {', '.join(listed)} FROM {draft.rows.body(ORIGIN)}{draft.condition}"
-    schema = pa.schema([pa.field(c.name, c.type) for c in columns] + [pa.field(name, STRING) for name in ORIGIN])
+    schema = pa.schema([pa.field(c.ref or c.name, c.type) for c in columns] + [pa.field(name, STRING) for name in ORIGIN])
     hidden = ", ".join(f"{quote(name)} AS {hidden_name(name)}" for name in order)
     return Project(draft.rows.step, sql, schema), f"(SELECT *, {hidden} FROM input)" if hidden else "input"
 

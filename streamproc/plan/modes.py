@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from streamproc.plan.faults import RefusedError
-from streamproc.plan.plan import Aggregate, Limit, Operation, Order, OutputMode, Project, Query, Step
+from streamproc.plan.plan import Aggregate, Join, Limit, Operation, Order, OutputMode, Project, Query, Step
 from streamproc.plan.relation import Relation, Tail
 from streamproc.plan.types import quote
 
@@ -68,4 +68,14 @@ def notes(queries: Mapping[str, Query]) -> tuple[str, ...]:
                 found.append(f"sink {name}: mode complete keeps every group for ever and writes all of them each epoch")
             elif not step.uses_watermark and step.keys:
                 found.append(f"sink {name}: groups without an event-time window are kept for ever; state grows with the number of keys")
+        joins = [step for step in query.root.walk() if isinstance(step, Join)]
+        found += [f"sink {name}: {text}" for step in joins for text in _kept_for_ever(step, query.mode)]
     return tuple(found)
+
+
+def _kept_for_ever(step: Join, mode: OutputMode) -> list[str]:
+    sides = [name for name, side in zip(("left", "right"), step.sides, strict=True) if not side.bounded]
+    if not sides:
+        return []
+    why = "mode complete forgets nothing" if mode == "complete" else "nothing bounds the times of both sides in ON"
+    return [f"rows of the {' and the '.join(sides)} side of a join are kept for ever, since {why}; state grows with their number"]

@@ -16,6 +16,7 @@ import pyarrow as pa
 from streamproc.window import MergingWindow, Window
 
 OutputMode = Literal["append", "update", "complete"]
+JoinKind = Literal["inner", "left", "right", "full", "semi", "anti"]
 
 
 class Step:
@@ -76,6 +77,14 @@ class Scan(Step):
     """
 
     source: str
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class Table(Step):
+    """A bounded table while a query is planned: its rows are in SQL (`"table:<name>"`), so no step of a plan stands on it."""
+
+    name: str
     schema: pa.Schema
 
 
@@ -229,6 +238,57 @@ class Release(Unary, Operation):
     """Running totals of a key, name and DuckDB type: columns of `sql`'s input, NULL for a new key."""
     carried: str = ""
     """`SELECT …` over the same input: `_h`, the keys and the totals after it, a row for each key."""
+
+
+@dataclass(frozen=True)
+class JoinSide:
+    """One input of a join. `prepare` is `SELECT … FROM input` and yields, a row for each row, the side's `columns` under the
+    names that they have in the join, and
+
+    * `#ok` BOOLEAN: it may match at all; it does not if a condition over its own columns fails or a key is NULL,
+    * `#h` UBIGINT: hash of the keys that are equal on both sides,
+    * `#time` BIGINT µs: the row is late when that ≤ watermark; NULL: never,
+    * `#end` BIGINT µs: the watermark at which no row can come any more that matches it; NULL: never.
+    """
+
+    prepare: str
+    columns: tuple[str, ...]
+    bounded: bool
+    """Rows leave: `#end` is not always NULL."""
+
+
+@dataclass(frozen=True)
+class Join(Operation):
+    """Rows of `left` with those of `right` for which `condition` (SQL over the columns of both) holds. `schema` has columns of
+    both sides, of `left` only in kinds semi and anti.
+    """
+
+    left: Step
+    right: Step
+    sides: tuple[JoinSide, JoinSide]
+    kind: JoinKind
+    condition: str
+    schema: pa.Schema
+    id: str = "join"
+
+    @property
+    def inputs(self) -> tuple[Step, ...]:
+        return (self.left, self.right)
+
+    def over(self, *inputs: Step) -> Join:
+        left, right = inputs
+        return replace(self, left=left, right=right)
+
+    @property
+    def preserved(self) -> tuple[bool, bool]:
+        """Of which side rows without a match are written."""
+        return self.kind in ("left", "full", "anti"), self.kind in ("right", "full")
+
+    def in_one_pass(self, left: str, right: str) -> str:
+        """The join over all rows at once: `left` and `right` are SQL of the sides' prepared rows."""
+        names = ", ".join('"' + name.replace('"', '""') + '"' for name in self.schema.names)
+        on = f'l."#h" = r."#h" AND l."#ok" AND r."#ok" AND {self.condition}'
+        return f"SELECT {names} FROM ({left}) AS l {self.kind.upper()} JOIN ({right}) AS r ON {on}"
 
 
 @dataclass(frozen=True)

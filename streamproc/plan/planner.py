@@ -22,19 +22,20 @@ from streamproc.plan.dedup import distinct_rows, drop_duplicates, is_dedup
 from streamproc.plan.dialect import parse_query
 from streamproc.plan.faults import CircleError, DependsOnFaultyViewError, LocatedError, PlanFaults, RefusedError, SqlFault, nearest
 from streamproc.plan.grouping import group_rows
-from streamproc.plan.plan import Operation, OutputMode, Plan, Query, Scan, Step, Watermark
+from streamproc.plan.joins import join_rows
+from streamproc.plan.plan import Operation, OutputMode, Plan, Query, Scan, Step, Table, Watermark
 from streamproc.plan.python_functions import NO_FUNCTIONS, FunctionInfo, evaluate_conditions, evaluate_laterals, evaluate_results
 from streamproc.plan.ranking import bound_ranks
 from streamproc.plan.relation import Column, Relation, Time, hidden_name
 from streamproc.plan.release import release_rows
 from streamproc.plan.select import Draft, Rule, explode_laterals, filter_rows, order_and_limit, project_rows, read_from, refuse_clauses
-from streamproc.plan.types import text_literal
+from streamproc.plan.types import quote, text_literal
 from streamproc.plan.unions import union
 
 T = TypeVar("T")
 RULES: tuple[Rule, ...] = (
-    refuse_clauses, bound_ranks, read_from, evaluate_laterals, explode_laterals, evaluate_conditions, filter_rows, evaluate_results,
-    project_rows, group_rows, release_rows, distinct_rows, order_and_limit,
+    refuse_clauses, bound_ranks, read_from, join_rows, evaluate_laterals, explode_laterals, evaluate_conditions, filter_rows,
+    evaluate_results, project_rows, group_rows, release_rows, distinct_rows, order_and_limit,
 )  # fmt: skip
 """What a SELECT goes through, in this order."""
 NO_TABLES: Mapping[str, BoundedInfo] = MappingProxyType({})
@@ -147,8 +148,14 @@ class Job:
             raise PlanFaults(self.faults)
 
     def query(self, name: str, sink: SinkQuery) -> Query:
-        env = Names(self, sink.late, sink.mode)
-        return modes.finish(name, sink.mode, sink.late, env.plan(parse_query(sink.query)))
+        node, late = parse_query(sink.query), sink.late
+        relation = Names(self, late, sink.mode).plan(node)
+        if not late and _reads_twice(relation.step):  # one row may be refused in two places, and counts once
+            relation, late = Names(self, True, sink.mode).plan(node), True
+        for step in relation.step.walk():
+            if isinstance(step, Table):
+                raise RefusedError(f"{step.name} is a bounded table; a query reads a source and joins the table to it")
+        return modes.finish(name, sink.mode, late, relation)
 
     def view(self, name: str, origin: bool, mode: OutputMode | None) -> Relation:
         if name in self.open:
@@ -183,6 +190,12 @@ class Job:
         extras = tuple(Column(f.name, _extra_type(f), time.get(f.name)) for f in info.extra)
         return Relation(columns, Scan(name, pa.schema([])), body, name, extras, read.add, (name,), event is not None)
 
+    def bounded_table(self, name: str) -> Relation:
+        info = self.bounded[name]
+        columns = tuple(Column(f.name, f.type) for f in info.schema)
+        read = self.read.setdefault(name, set())
+        return Relation(columns, Table(name, info.schema), lambda _: quote(f"table:{name}"), name, mark=read.add)
+
     def scan_schema(self, name: str) -> pa.Schema:
         """Declared columns that something reads, in their order, then the extra ones; `_shard` if nothing is."""
         info = self.tables[name]
@@ -191,6 +204,11 @@ class Job:
         extra = [pa.field(f.name, _extra_type(f)) for f in info.extra if f.name in read]
         columns = [*(pa.field(f.name, f.type) for f in info.schema if f.name in read), *extra]
         return pa.schema(columns or [pa.field("_shard", pa.string())])
+
+
+def _reads_twice(root: Step) -> bool:
+    sources = [step.source for step in root.walk() if isinstance(step, Scan)]
+    return len(set(sources)) < len(sources)
 
 
 def _extra_type(column: pa.Field) -> pa.DataType:
@@ -269,9 +287,10 @@ class Names:
         for known in self.job.tables:
             if known.lower() == name:
                 return self.job.table(known)
-        if any(known.lower() == name for known in self.job.bounded):
-            raise RefusedError(f"{node.name} is a bounded table; a query reads a source and joins the table to it")
-        known_names = [*self.ctes, *self.job.views, *self.job.tables]
+        for known in self.job.bounded:
+            if known.lower() == name:
+                return self.job.bounded_table(known)
+        known_names = [*self.ctes, *self.job.views, *self.job.tables, *self.job.bounded]
         hint = nearest(node.name, known_names) or f"; there are {', '.join(known_names)}"
         raise LocatedError(f"there is no source or view {node.name!r}{hint}", node)
 

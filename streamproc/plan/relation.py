@@ -123,7 +123,7 @@ class RelationScope:
         column, rest = self.find(parts)
         self.relation.mark(column.ref or column.name)
         if column in self.relation.extras:
-            self.used[column.name] = column
+            self.used[column.ref or column.name] = column
         return Sql(column.sql, column.type), rest
 
     def find(self, parts: Sequence[str]) -> tuple[Column, Sequence[str]]:
@@ -156,6 +156,8 @@ class RelationScope:
         hits = [c for c in self.relation.everything if c.name.lower() == name.lower()]
         if table is not None:
             hits = [c for c in hits if (c.table or self.relation.alias).lower() == table.lower()]
+        elif len(hits) > 1:  # of columns that USING makes one, only that one has no table
+            hits = [c for c in hits if c in self.relation.columns] or hits
         if len(hits) > 1:
             known = ", ".join(repr(f"{h.table}.{h.name}" if h.table else h.name) for h in hits)
             raise LocatedError(f"column {name!r} is ambiguous: {known}; {'name its table' if hits[0].table else 'rename one'}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 from sqlglot import exp
 
+from streamproc.batch import EXTRA_COLUMNS
 from streamproc.plan.aggregates import AGGREGATES
 from streamproc.plan.casts import cast
 from streamproc.plan.expressions import Compiler
@@ -115,7 +116,6 @@ def has_over(select: exp.Select) -> bool:
 
 
 _REFUSED_CLAUSES = {
-    "joins": "joins are not supported yet; write each side to a sink of its own and join where the tables are read",
     "pivots": "PIVOT is not supported; use one aggregate with FILTER (WHERE …) per column",
     "sample": "TABLESAMPLE is not supported: rows must be the same when an epoch runs again; filter on a hash of a column",
     "sort": "SORT BY is not supported; rows of a stream keep the order of their shards",
@@ -232,7 +232,8 @@ def _stars(draft: Draft, node: exp.Expr) -> list[Output]:
     meant = draft.rows.columns
     if isinstance(node, exp.Column):
         tables = {c: (c.table or draft.rows.alias) for c in meant}
-        meant = tuple(c for c, table in tables.items() if table.lower() == node.table.lower())
+        merged = tuple(c for c in draft.rows.extras if c.table.lower() == node.table.lower() and c.name not in EXTRA_COLUMNS.names)
+        meant = (*(c for c, table in tables.items() if table.lower() == node.table.lower()), *merged)
         if not meant:
             raise LocatedError(f"there is no table {node.table!r} in FROM; there is {', '.join(dict.fromkeys(tables.values()))}", node)
     left_out = {e.name.lower() for e in star.args.get("except_") or ()}
