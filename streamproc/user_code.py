@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+_folders: set[str] = set()
+"""Of the jobs whose code was loaded."""
 
 
 def load(dotted: str, folder: Path) -> Any:
@@ -43,7 +47,7 @@ def _module(name: str, folder: str) -> ModuleType:
     if folder in sys.path:
         sys.path.remove(folder)
     sys.path.insert(0, folder)
-    _forget_namesakes(name.partition(".")[0], folder)
+    _forget_namesakes(folder)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -56,14 +60,14 @@ def _module(name: str, folder: str) -> ModuleType:
         raise ValueError(f"{name} cannot be imported: {type(error).__name__}: {error} ({place(error)})") from error
 
 
-def _forget_namesakes(top: str, folder: str) -> None:
-    """A worker runs jobs of several folders, which may call their modules the same. What was loaded from another folder keeps
-    working for those who hold it.
+def _forget_namesakes(folder: str) -> None:
+    """A worker runs jobs of several folders, which may call their modules the same. What was loaded from another one keeps
+    working for those who hold it; only an import that a function does while it runs would find the newer namesake.
     """
     importlib.invalidate_caches()
-    found = PathFinder.find_spec(top, [folder])
-    loaded = sys.modules.get(top)
-    if found is None or loaded is None or found.origin is None or loaded.__spec__ is None or loaded.__spec__.origin == found.origin:
-        return
-    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
-        del sys.modules[name]
+    others = tuple(f"{other}{os.sep}" for other in _folders if other != folder)
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith(others) and PathFinder.find_spec(name.partition(".")[0], [folder]):
+            del sys.modules[name]
+    _folders.add(folder)
