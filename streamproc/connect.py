@@ -8,7 +8,7 @@ from typing import Any
 
 from streamproc.engine.runtime import Registered
 from streamproc.errors import Fault, InvalidJob, StreamprocError
-from streamproc.job import Job, SinkSpec, SourceSpec
+from streamproc.job import Job, SinkSpec, SourceSpec, TableSpec
 from streamproc.logs import secrets_in
 from streamproc.stores import check_conditional, open_store
 from streamproc.world import World
@@ -23,6 +23,7 @@ async def faults_of(job: Job) -> list[Fault]:
     if unset:
         return unset
     tries = [(1, _checkpoint(job, world)), *((s.line, _source(s, world)) for s in job.sources.values())]
+    tries += [(table.line, _table(table, job.time_zone, world)) for table in job.tables.values()]
     tries += [(sink.line, _sink(sink, world)) for sink in _sinks(job)]
     reasons = await asyncio.gather(*(_reason(attempt) for _, attempt in tries))
     return [Fault(job.file, line, reason) for (line, _), reason in zip(tries, reasons, strict=True) if reason is not None]
@@ -66,6 +67,14 @@ async def _source(spec: SourceSpec, world: World) -> None:
         await source.shards()
     finally:
         await source.close()
+
+
+async def _table(spec: TableSpec, time_zone: str, world: World) -> None:
+    table = Registered().table(spec, spec.schema, time_zone, world)
+    try:
+        await table.read()
+    finally:
+        await table.close()
 
 
 async def _sink(spec: SinkSpec, world: World) -> None:

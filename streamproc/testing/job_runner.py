@@ -54,7 +54,7 @@ async def run_test(job: Job, case: TestCase) -> TestResult:
     run = JobRun(job, case.clock_us, case.tables)
     line = case.line
     try:
-        await run.start()
+        await run.begin()
         for step in case.steps:
             line = step.line
             failure = await run.step(step)
@@ -109,6 +109,13 @@ class JobRun:
         job = replace(self.job, sources={n: replace(s, options=_in_memory(s)) for n, s in self.job.sources.items()})
         self._task = Task(job, self.store, self.world, Leased(), connectors=self, boundary=self.crash, stepwise=True)
         await self._task.start()
+
+    async def begin(self) -> None:
+        """The first worker; what stops it at once is what stopped the job."""
+        try:
+            await self.start()
+        except StreamprocError as error:
+            self.stopped = error
 
     async def step(self, step: TestStep) -> str | None:
         """Do a step, process what it made available; None, or what is not as the step says."""
