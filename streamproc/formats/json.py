@@ -1,8 +1,6 @@
 """JSON payloads: one well-formed object each, strictly (RFC 8259), judged in the declared columns that are read.
 
-DuckDB's reader takes more than JSON (NaN, Infinity, trailing commas, any depth) and rewrites numbers (1e3 becomes 1000.0,
-long fractions are cut to a double). So SQL screens each batch for texts that could hold such a thing, and is sure of a
-number's digits only where they are found in the payload as DuckDB wrote them.
+A batch is judged by SQL (json_sql.py), a record that SQL is not sure of by the judge here.
 """
 
 from __future__ import annotations
@@ -10,20 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from streamproc.formats import scalar
-from streamproc.formats.decoder import BOM_SQL, TextDecoder
+from streamproc.formats.decoder import TextDecoder
 from streamproc.formats.json_scan import MAX_DEPTH, is_too_deep, scan_array, scan_object
+from streamproc.formats.json_sql import RESCUED, STRICT, batch_sql
 from streamproc.formats.moment import MomentFormat
-from streamproc.formats.scalar import Guarded, Judge, Misfit, misfit, quoted
+from streamproc.formats.scalar import Judge, Misfit, misfit
 
-RESCUED = "_rescued"
-"""A column of this name gets the fields that the schema does not name, as a JSON object."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 _string = msgspec.json.Decoder(str)
@@ -165,107 +161,5 @@ def json_decoder(schema: pa.Schema, declared: pa.Schema, timestamps: Mapping[str
     judge = JsonRecordJudge(schema, declared, timestamps, time_zone)
     moments = [scalar.moments(timestamps, f.name, time_zone) for f in schema]
     # json_extract checks what it reads and raises; asking json_valid first costs a tenth
-    trusting, checking = (_batch_sql(schema, declared, moments, strict) for strict in (_STRICT, f"json_valid(v) AND {_STRICT}"))
+    trusting, checking = (batch_sql(schema, declared, moments, strict) for strict in (STRICT, f"json_valid(v) AND {STRICT}"))
     return TextDecoder(schema, judge, (trusting, checking) if len(schema) else (checking,), time_zone)
-
-
-_OUTSIDE_STRINGS = r"""regexp_replace(v, '"(?:[^"\\]|\\.)*"', '""', 'gs')"""
-# one pattern each: a pattern with one first letter is searched ten times faster than an alternation
-_MAYBE_LENIENT = " OR ".join(f"regexp_matches(v, '{regex}')" for regex in ("(?i)nan", "(?i)inf", r",\s*[}\]]"))
-_STRICT = rf"""CASE WHEN NOT starts_with(v, '{{') AND NOT regexp_matches(v, '^[ \t\r\n]*\{{') THEN false
-    WHEN {_MAYBE_LENIENT} THEN NOT regexp_matches({_OUTSIDE_STRINGS}, '(?i)nan|inf|,\s*[}}\]]')
-    WHEN strlen(v) > {MAX_DEPTH} THEN strlen(v) - strlen(replace(replace(v, '[', ''), '{{', '')) <= {MAX_DEPTH}
-    ELSE true END"""
-
-
-def _batch_sql(schema: pa.Schema, declared: pa.Schema, moments: list[MomentFormat], strict: str) -> str:
-    """Steps: drop the mark; is it strict JSON; the tokens of the columns (json_extract, by pointer); values; do they fit.
-
-    Every condition stands in a CASE, where AND and OR stop early; elsewhere DuckDB would evaluate all of it.
-    """
-    pointers = ", ".join(quoted("/" + f.name.replace("~", "~0").replace("/", "~1")) for f in schema)
-    tokens = f"json_extract(v, [{pointers}])" if pointers else "['']"
-    columns = [_column(f, i, declared, moment) for i, (f, moment) in enumerate(zip(schema, moments, strict=True))]
-    values = "".join(f"c{i}, " for i in range(len(columns)))
-    fits = " AND ".join(["x IS NOT NULL", *(c.fits for c in columns)])
-    return f"""
-        SELECT {values}CASE WHEN {fits} THEN true ELSE false END AS fits FROM (
-        SELECT *{"".join(f", {c.value} AS c{i}" for i, c in enumerate(columns))} FROM (
-        SELECT v, x{"".join(f", x[{i + 1}]::VARCHAR AS t{i}" for i in range(len(columns)))} FROM (
-        SELECT v, CASE WHEN {strict} THEN {tokens} END AS x FROM (
-        {BOM_SQL}))))"""
-
-
-def _column(field: pa.Field, i: int, declared: pa.Schema, moment: MomentFormat) -> Guarded:
-    """`value` is written over v and the token ti, `fits` over v, ti and the value ci."""
-    token, kind = f"t{i}", field.type
-    if field.name == RESCUED:
-        known = ", ".join(quoted(n) for n in declared.names)
-        return Guarded("NULL::VARCHAR", f"list_has_all([{known}], json_keys(v))")
-    value = _value_sql(kind, token, moment)
-    no_value = f"({token} IS NULL OR {token} = 'null')" if field.nullable else "false"
-    if pa.types.is_string(kind):
-        return Guarded(value, f"(starts_with({token}, '\"') OR {no_value} OR {_as_written(field.name, token)})")
-    if pa.types.is_decimal(kind):
-        return Guarded(value, f"(c{i} IS NOT NULL AND {_exact_number(field.name, token)} OR {no_value})")
-    return Guarded(value, f"({scalar.present_sql(kind, f'c{i}')} OR {no_value})")
-
-
-def _value_sql(kind: pa.DataType, token: str, moment: MomentFormat) -> str:
-    """Value of a token; NULL where there is none or SQL cannot tell."""
-    if pa.types.is_string(kind):
-        decoded = f"CASE WHEN contains({token}, '\\') THEN json_extract_string({token}, '$') ELSE {_inside(token)} END"
-        return f"""CASE WHEN starts_with({token}, '"') THEN {decoded} WHEN {token} <> 'null' THEN {token} END"""
-    if pa.types.is_boolean(kind):
-        return f"CASE {token} WHEN 'true' THEN true WHEN 'false' THEN false END"
-    if pa.types.is_integer(kind):
-        return scalar.integer_sql(kind, token)
-    if pa.types.is_floating(kind):
-        return scalar.floating_sql(kind, token)
-    if pa.types.is_decimal(kind):
-        return _decimal_sql(kind, token)
-    if pa.types.is_timestamp(kind):
-        return _timestamp_sql(kind, token, moment)
-    return scalar.date_sql(_inside(token)) if pa.types.is_date(kind) else "NULL"
-
-
-def _inside(token: str) -> str:
-    """What stands between the quotes of a string token, if nothing is escaped there."""
-    return f"substr({token}, 2, length({token}) - 2)"
-
-
-def _as_written(name: str, token: str) -> str:
-    """A token other than a string has the text that it has in the payload."""
-    integer = f"{token} <> '0' AND TRY_CAST({token} AS HUGEINT)::VARCHAR = {token}"  # -0 becomes 0
-    return f"({token} IN ('true', 'false') OR {integer} OR {_verbatim(name, token)})"
-
-
-def _exact_number(name: str, token: str) -> str:
-    """The digits of a number are those of the payload: strings and integers always, fractions where they are found there."""
-    return f"""(starts_with({token}, '"') OR TRY_CAST({token} AS HUGEINT)::VARCHAR = {token} OR {_verbatim(name, token)})"""
-
-
-def _verbatim(name: str, token: str) -> str:
-    """The payload has the token as DuckDB wrote it: the key occurs once, unescaped, and the token with its end stands behind it."""
-    if re.search(r'["\\\x00-\x1f]', name):
-        return "false"
-    key = quoted(f'"{name}"')
-    places = " OR ".join(f"contains(v, {key} || '{colon}' || {token} || '{end}')" for colon, end in product((":", ": "), ",}"))
-    return f"(({places}) AND NOT contains(v, '\\') AND strlen(v) - strlen(replace(v, {key}, '')) = {len(name.encode()) + 2})"
-
-
-def _decimal_sql(kind: pa.DataType, token: str) -> str:
-    plain = f"regexp_full_match({token}, '\"-?[0-9]+(\\.[0-9]+)?\"')"
-    return f"""CASE WHEN NOT starts_with({token}, '"') THEN {scalar.decimal_sql(kind, token)}
-        WHEN {plain} THEN {scalar.decimal_sql(kind, _inside(token))} END"""
-
-
-def _timestamp_sql(kind: pa.DataType, token: str, moment: MomentFormat) -> str:
-    if moment.numeric:
-        return moment.sql(token, zoned=kind.tz is not None)
-    general = f"""starts_with({token}, '"') THEN {moment.sql(_inside(token), zoned=kind.tz is not None)}"""
-    if moment.written or kind.tz is None:
-        return f"CASE WHEN {general} END"
-    # the common form first: a quarter of the cost of matching the general one
-    common = f"""strlen({token}) <= 29 AND {token} LIKE '"____-__-__T__:__:__.%Z"'"""
-    return f"""CASE WHEN {common} THEN try_strptime({token}, '"%Y-%m-%dT%H:%M:%S.%fZ"') WHEN {general} END"""
