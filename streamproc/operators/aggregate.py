@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 
 from streamproc.errors import Bug
 from streamproc.operators.distinct import FILTERS, GROUPS_ONLY, NUMBER, DistinctValues
-from streamproc.operators.duck import Duck, empty_input, nested, quoted
+from streamproc.operators.duck import Duck, empty_input, nested
+from streamproc.operators.keys import normal, order_of
 from streamproc.operators.late import refused, source_rows
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, pane_sql, panes_sql, partial_sql
+from streamproc.plan.grouping_sets import SET
 from streamproc.plan.plan import Aggregate, Query, StateColumn
 from streamproc.state.merge import merge
 from streamproc.state.runs import Run, next_chain, split_final
@@ -36,6 +38,7 @@ class AggregateOperator(Operator):
             check_state(state)
         self.id = f"{query.sink}/{step.id}"
         self._step, self._query = step, query
+        self._labels = {name: step.labels.get(name, "grouping set" if name == SET else name) for name in ("_ws", *step.keys)}
         self._timed = step.uses_watermark and (step.window is not None or step.time_key is not None)
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         self._prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
@@ -43,9 +46,10 @@ class AggregateOperator(Operator):
         self._distinct = DistinctValues(distinct, self._groups(), self._place()) if distinct else None
         self._slice_sql = nested(step.prepare, self._partial())
         self._combine_sql = self._combine()
-        self._result_sql = self._placed(self._grouped(finalize_sql)) + self._result_order()
+        self._result_sql = self._with_start(self._placed(self._grouped(finalize_sql)) + self._result_order())
         empty = duck.query(self._slice_sql, input=empty_input(step.input.schema)).drop_columns([_COUNT])
-        self.state_schema = self._distinct.schema(duck, empty.schema) if self._distinct else empty.schema
+        names = ("_we", "_h", *self._groups(), *(state.name for state in step.states))
+        self.state_schema = self._distinct.schema(duck, empty.schema, names) if self._distinct else empty.schema
         self._result(duck, [self.state_schema.empty_table()])  # whatever does not bind shows now
 
     def slice_sql(self, port: int = 0) -> str:
@@ -165,8 +169,7 @@ class AggregateOperator(Operator):
         if not groups:
             return self._step.schema.empty_table(), ()
         results = duck.query(self._result_sql, input=pa.concat_tables(groups))
-        names = [name for name in ("_ws", *self._step.keys) if name in results.column_names]
-        rows, failures = surviving(duck, self._step.post, results, source, names)
+        rows, failures = surviving(duck, self._step.post, results, source, self._labels)
         return rows.cast(self._step.schema), failures
 
     # -- SQL
@@ -174,31 +177,42 @@ class AggregateOperator(Operator):
     def _partial(self) -> str:
         """Prepared rows of a slice to partial states and the number of rows by group."""
         columns = (*self._step.keys, *(self._distinct.columns if self._distinct else ()))
-        replaced = ", ".join(f"{_normal(name, self._prepared.field(name).type)} AS {name}" for name in columns)
-        rows = f"SELECT {f'* REPLACE ({replaced})' if replaced else '*'} FROM input"
+        replaced = ", ".join(f"{normal(name, self._prepared.field(name).type)} AS {name}" for name in columns)
+        rows = self._expanded(f"SELECT {f'* REPLACE ({replaced})' if replaced else '*'} FROM input")
         if self._distinct is None:
             return self._partial_groups(f"({rows})")
         # every set of values reads the rows once more, so these are computed first
         values = self._partial_values("prepared")
         return f"WITH prepared AS MATERIALIZED ({rows}) {self._partial_groups('prepared')} UNION ALL BY NAME {values}"
 
+    def _expanded(self, rows: str) -> str:
+        """A row for every grouping set."""
+        if not self._step.sets:
+            return rows
+        kept = {name: [str(i) for i, one in enumerate(self._step.sets) if name in one] for name in self._step.keys}
+        masked = [f"CASE WHEN _s.g IN ({', '.join(sets)}) THEN {name} END AS {name}" for name, sets in kept.items() if sets]
+        never = [f"CASE WHEN false THEN {name} END AS {name}" for name, sets in kept.items() if not sets and name != SET]
+        numbers = f"(SELECT CAST(unnest(range({len(self._step.sets)})) AS INTEGER) AS g) AS _s"
+        return f"SELECT r.* REPLACE ({', '.join([*masked, *never, f'_s.g AS {SET}'])}) FROM ({rows}) AS r CROSS JOIN {numbers}"
+
     def _partial_groups(self, rows: str) -> str:
         states = [state for state in self._step.states if not state.distinct]
         partials = [partial_sql(state) for state in states]
-        window = self._step.window
+        window, once = self._step.window, f"{SET} = 0" if self._step.sets else "true"
+        counted = f"count(*) FILTER (WHERE {once}) AS {_COUNT}" if self._step.sets else f"count(*) AS {_COUNT}"
         if window is None:
-            grouped = self._group_by(rows, [*partials, f"count(*) AS {_COUNT}"])
+            grouped = self._group_by(rows, [*partials, counted])
         elif window.single:
-            grouped = self._group_by(f"({self._in_one_window(rows)})", [*partials, f"count(*) AS {_COUNT}"])
+            grouped = self._group_by(f"({self._in_one_window(rows)})", [*partials, counted])
         elif (pane := window.pane("_t")) is not None:
             placed = f"SELECT * EXCLUDE (_t), {pane} AS _t FROM {rows} WHERE _t IS NOT NULL"
-            columns = ", ".join(["_t", *self._step.keys, *map(pane_sql, states), f"count(*) AS {_COUNT}"])
+            columns = ", ".join(["_t", *self._step.keys, *map(pane_sql, states), counted])
             panes = f"SELECT {columns} FROM ({placed}) GROUP BY ALL"
             count = f"coalesce(sum({_COUNT}) FILTER (WHERE _ws = _last), 0)::BIGINT AS {_COUNT}"
             grouped = self._group_by(f"({self._unnested(panes)})", [*map(panes_sql, states), count])
         else:
             placed = self._unnested(f"SELECT * FROM {rows} WHERE _t IS NOT NULL")
-            grouped = self._group_by(f"({placed})", [*partials, f"count(*) FILTER (WHERE _ws = _last) AS {_COUNT}"])
+            grouped = self._group_by(f"({placed})", [*partials, f"count(*) FILTER (WHERE _ws = _last AND {once}) AS {_COUNT}"])
         return self._placed(grouped, states, _COUNT)
 
     def _partial_values(self, rows: str) -> str:
@@ -231,8 +245,10 @@ class AggregateOperator(Operator):
     def _combine(self) -> str:
         combined = self._placed(self._grouped(combine_sql))
         if self._distinct:
-            values = ", ".join(("_we", "_h", *self._groups(), NUMBER, FILTERS, *self._distinct.columns))
-            combined = f"SELECT * FROM ({combined} UNION ALL BY NAME SELECT {values} FROM input WHERE {NUMBER} IS NOT NULL)"
+            values = (NUMBER, FILTERS, *self._distinct.columns)
+            seen = f"SELECT {', '.join(('_we', '_h', *self._groups(), *values))} FROM input WHERE {NUMBER} IS NOT NULL"
+            names = ("_we", "_h", *self._groups(), *(state.name for state in self._step.states), *values)
+            combined = f"SELECT {', '.join(names)} FROM ({combined} UNION ALL BY NAME {seen})"
         return f"{combined} ORDER BY _we NULLS LAST, _h"
 
     def _group_by(self, source: str, columns: Sequence[str]) -> str:
@@ -249,6 +265,11 @@ class AggregateOperator(Operator):
         keys = self._step.keys
         hashed = f"hash({', '.join(keys)})" if keys else "0::UBIGINT"
         return f"{self._end()} AS _we, {hashed} AS _h"
+
+    def _with_start(self, results: str) -> str:
+        """`_ws` is the window's key until here."""
+        start = self._step.window.begin("_ws") if self._step.window else "_ws"
+        return results if start == "_ws" else f"SELECT * REPLACE ({start} AS _ws) FROM ({results})"
 
     def _groups(self) -> list[str]:
         return [*(["_ws"] if self._step.window else []), *self._step.keys]
@@ -270,22 +291,7 @@ class AggregateOperator(Operator):
 
     def _result_order(self) -> str:
         names = [*(["_ws"] if self._step.window else ["_we"]), *self._step.keys]
-        return " ORDER BY " + ", ".join(f"{name} NULLS FIRST" for name in names)
+        return f" ORDER BY {order_of(names)}"
 
     def __repr__(self) -> str:
         return f"<AggregateOperator {self.id} {self._query.mode}>"
-
-
-def _normal(value: str, kind: pa.DataType) -> str:
-    """The key's value with 0.0 for every -0.0 in it: they are one group, and Spark writes it so."""
-    if pa.types.is_floating(kind):
-        return f"{value} + 0"
-    if pa.types.is_list(kind) and _normal("x", kind.value_type) != "x":
-        return f"list_transform({value}, lambda x: {_normal('x', kind.value_type)})"
-    if pa.types.is_struct(kind):
-        fields = {field.name: f"struct_extract({value}, {quoted(field.name)})" for field in kind}
-        normal = {field.name: _normal(fields[field.name], field.type) for field in kind}
-        if normal != fields:
-            packed = ", ".join(f"{quoted(name)}: {sql}" for name, sql in normal.items())
-            return f"CASE WHEN {value} IS NULL THEN NULL ELSE {{{packed}}} END"
-    return value

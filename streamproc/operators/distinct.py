@@ -73,10 +73,11 @@ class DistinctValues:
         new = duck.query(self._new_sql, found=found, known=self._look_up(duck, found, runs))
         return [groups, conformed(duck.query(self._fed_sql, new=new), schema), conformed(new, schema)]
 
-    def schema(self, duck: Duck, parts: pa.Schema) -> pa.Schema:
-        """Columns of the runs, by those of the slices' parts."""
+    def schema(self, duck: Duck, parts: pa.Schema, groups: Sequence[str]) -> pa.Schema:
+        """Columns of the runs: those of the groups' own rows by their names, then the values'. `parts`: of the slices."""
         fed = duck.query(self._fed_sql, new=parts.empty_table()).schema
-        return pa.schema([*parts, *(field for field in fed if field.name not in parts.names)])
+        fields = {field.name: field for field in (*parts, *fed)}
+        return pa.schema([fields[name] for name in (*groups, NUMBER, FILTERS, *self.columns)])
 
     def _look_up(self, duck: Duck, found: pa.Table, runs: Sequence[Run]) -> pa.Table:
         """Which of the values were seen before."""

@@ -15,6 +15,7 @@ from streamproc.plan.aggregates import States, is_aggregate_call, read_aggregate
 from streamproc.plan.arithmetic import field as struct_field
 from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
+from streamproc.plan.grouping_sets import SET, grouping_value, is_grouping, written_sets
 from streamproc.plan.names import output_name
 from streamproc.plan.plan import Aggregate, Project, SessionAggregate, Step
 from streamproc.plan.relation import ORIGIN, Column, Relation, Tail, Time, arrival, hidden_name
@@ -33,17 +34,27 @@ class Groups:
     keys: dict[str, tuple[str, pa.DataType]] = field(default_factory=dict)
     window: TimeWindow | None = None
     window_name: str = "window"
-    time_key: tuple[str, Time] | None = None
-    """SQL over the keys of the watermark at which a group is final, and the time of that key."""
+    times: dict[str, tuple[str, Time]] = field(default_factory=dict)
+    """Keys that make a group final: SQL of the watermark at which they do, and their time."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Everything grouped, in order: `_ws` or the key's name → as it is written."""
+    sets: tuple[frozenset[str], ...] = ()
+    """Of GROUPING SETS: which of them each has."""
 
-    def add(self, value: Sql, time: Time | None) -> None:
+    def add(self, value: Sql, time: Time | None, label: str) -> str:
+        """The key's name."""
         if pa.types.is_map(value.type):
             raise LocatedError("a MAP cannot be grouped by; use its sorted keys or a JSON text")
-        if value.text not in self.keys:
-            self.keys[value.text] = (f"k{len(self.keys)}", value.type)
-        final = time and time.final_us(self.keys[value.text][0])
-        if time and final and self.time_key is None:
-            self.time_key = (final, time)
+        name, _ = self.keys.setdefault(value.text, (f"k{len(self.keys)}", value.type))
+        self.labels.setdefault(name, label)
+        final = time and time.final_us(name)
+        if time and final:
+            self.times.setdefault(name, (final, time))
+        return name
+
+    @property
+    def time_key(self) -> tuple[str, Time] | None:
+        return next(iter(self.times.values()), None)
 
     @property
     def time(self) -> Time | None:
@@ -69,23 +80,36 @@ def group_rows(draft: Draft) -> None:
 
 def read_groups(draft: Draft) -> Groups:
     groups, clause = Groups(), draft.node.args.get("group")
-    for node in _group_items(draft, clause) if clause else ():
+    if clause is None:
+        return groups
+    sets = written_sets(clause)
+    for node in _group_items(draft, clause, sets):
         _add_group(draft, groups, node)
+    if sets:
+        _add_sets(draft, groups, [[_resolve(draft, node) for node in one] for one in sets])
     return groups
 
 
-def _group_items(draft: Draft, clause: exp.Expr) -> list[exp.Expr]:
-    if any(clause.args.get(k) for k in ("grouping_sets", "cube", "rollup", "totals")):
-        raise RefusedError("GROUPING SETS, CUBE and ROLLUP are not supported yet; write one sink per grouping")
+def _group_items(draft: Draft, clause: exp.Expr, sets: list[list[exp.Expr]]) -> list[exp.Expr]:
+    if clause.args.get("totals"):
+        raise RefusedError("WITH TOTALS is not Spark SQL; write WITH ROLLUP")
     if clause.args.get("all"):
         return [e.unalias() for e in draft.node.expressions if not has_aggregate(e)]
-    return [_resolve(draft, node) for node in clause.expressions]
+    listed = clause.expressions if not sets or clause.args.get("grouping_sets") else [node for one in sets for node in one]
+    return [_resolve(draft, node) for node in listed]
+
+
+def _add_sets(draft: Draft, groups: Groups, sets: list[list[exp.Expr]]) -> None:
+    kept = tuple(frozenset(_add_group(draft, groups, node) for node in one) for one in sets)
+    if groups.window is not None and (groups.window.window is None or any("_ws" not in one for one in kept)):
+        what = "a session_window cannot stand beside grouping sets" if groups.window.window is None else "the window must be in every set"
+        raise RefusedError(f"{what}: GROUP BY window(ts, '1 minute'), ROLLUP (a, b); for the rest write a sink of its own")
+    finals = {name: time for name, time in groups.times.items() if all(name in one for one in kept)}
+    groups.sets, groups.times = kept, finals
 
 
 def _resolve(draft: Draft, node: exp.Expr) -> exp.Expr:
     """An ordinal or an alias of SELECT stands for that expression; FROM's columns come first."""
-    if isinstance(node, exp.Cube | exp.Rollup | exp.GroupingSets | exp.Tuple):
-        raise RefusedError("GROUPING SETS, CUBE and ROLLUP are not supported yet; write one sink per grouping")
     if isinstance(node, exp.Literal) and not node.is_string:
         return _ordinal(draft, node)
     if isinstance(node, exp.Column) and len(node.parts) == 1 and not draft.scope.has(node.name):
@@ -103,18 +127,20 @@ def _ordinal(draft: Draft, node: exp.Expr) -> exp.Expr:
     return chosen
 
 
-def _add_group(draft: Draft, groups: Groups, node: exp.Expr) -> None:
+def _add_group(draft: Draft, groups: Groups, node: exp.Expr) -> str:
+    """`_ws` of a window, else the key's name."""
     if is_window(node):
         window = read_window(draft.scope, node, SESSION.get())
         if groups.window is not None and groups.window != window:
             raise RefusedError("only one window can be grouped by; write a sink for each")
         groups.window, groups.window_name = window, column_of(node)
-        return
+        groups.labels.setdefault("_ws", f"{groups.window_name}.start")
+        return "_ws"
     if has_aggregate(node):
         raise LocatedError("an aggregate cannot be grouped by", node)
     _refuse_window_column(draft, node)
     value = Compiler(draft.scope).compile(node)
-    groups.add(value, draft.scope.time_of(node))
+    return groups.add(value, draft.scope.time_of(node), output_name(node))
 
 
 def _refuse_window_column(draft: Draft, node: exp.Expr) -> None:
@@ -145,9 +171,20 @@ class ResultCompiler(Compiler):
             return self._side(node)
         if is_aggregate_call(node):
             return read_aggregate(node, self.rows, self.states)
+        if is_grouping(node):
+            return grouping_value(node, [self._name(n) for n in node.expressions], list(self.groups.labels), self.groups.sets)
         if isinstance(node, exp.Literal | exp.Null | exp.Boolean | exp.Interval) or has_aggregate(node):
             return None
         return self._key(node)
+
+    def _name(self, node: exp.Expr) -> str:
+        """Of a grouped expression, as in `Groups.labels`."""
+        if is_window(node) or (isinstance(node, exp.Column) and self._is_window_column([p.name for p in node.parts])):
+            return "_ws"
+        key = self._key(node)
+        if key is None:
+            raise LocatedError(f"{output_name(node)!r} is not in GROUP BY", node)
+        return key.text
 
     def _key(self, node: exp.Expr) -> Sql | None:
         if any(is_window(n) or (isinstance(n, exp.Column) and not self.draft.scope.has(n.parts[0].name)) for n in node.walk()):
@@ -219,7 +256,8 @@ def window_column(fields: Sequence[str]) -> tuple[Sql, Sequence[str]]:
 
 
 def _aggregate(draft: Draft, groups: Groups) -> Relation:
-    states, time, rows = States(arrival=arrival(draft.rows)), groups.time, draft.rows
+    merging = groups.window is not None and groups.window.window is None
+    states, time, rows = States(arrival=arrival(draft.rows), distinct_as_lists=merging), groups.time, draft.rows
     compiler = ResultCompiler(draft, groups, states)
     outputs = [_output(compiler, node) for node in draft.node.expressions]
     compiler.aliases = {o.name.lower(): o.value for o in outputs}
@@ -232,7 +270,8 @@ def _aggregate(draft: Draft, groups: Groups) -> Relation:
     common = {
         "input": reader,
         "prepare": _prepare(groups, states, read),
-        "keys": tuple(name for name, _ in groups.keys.values()),
+        "keys": (*(name for name, _ in groups.keys.values()), *([SET] if groups.sets else [])),
+        "labels": groups.labels,
         "states": states.state_columns,
         "post": result.body(())[1:-1],
         "schema": result.schema,
@@ -249,10 +288,10 @@ def _aggregate(draft: Draft, groups: Groups) -> Relation:
 
 def _step(draft: Draft, groups: Groups, common: dict[str, Any]) -> Aggregate:
     if groups.window is None:
-        return Aggregate(time_key=groups.time_key[0] if groups.time_key else None, **common)
+        return Aggregate(time_key=groups.time_key[0] if groups.time_key else None, sets=groups.sets, **common)
     if groups.window.window is None:
         return SessionAggregate(merging=registry.session_window(), retracts=draft.env.mode == "update", **common)
-    return Aggregate(window=groups.window.window, **common)
+    return Aggregate(window=groups.window.window, sets=groups.sets, **common)
 
 
 def _output(compiler: ResultCompiler, node: exp.Expr) -> Output:
@@ -301,6 +340,7 @@ def _extras(draft: Draft) -> list[Column]:
 def _prepare(groups: Groups, states: States, rows: str) -> str:
     columns = [f"{text} AS {name}" for text, (name, _) in groups.keys.items()]
     columns += [f"{text} AS {name}" for text, name in states.columns.items()]
+    columns += [f"CAST(0 AS INTEGER) AS {SET}"] if groups.sets else []
     if groups.window is not None:
         time = f"epoch_us({groups.window.text})"
         columns += [f"{time} AS _t"] if groups.window.window else [f"{time} AS _ws", f"epoch_us({groups.window.end}) AS _we"]

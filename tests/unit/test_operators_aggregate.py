@@ -179,7 +179,9 @@ async def test_rows_that_where_drops_are_never_late(job):
 
 async def test_a_grouped_event_time_is_final_at_the_watermark(job):
     schema = pa.schema([("ts", TS), ("n", pa.int64())])
-    step = Aggregate(scan(), "SELECT ts AS k0 FROM input", ("k0",), (COUNT,), "SELECT k0 AS ts, s0 AS n FROM input", schema, time_key="epoch_us(k0)")
+    step = Aggregate(
+        scan(), "SELECT ts AS k0 FROM input", ("k0",), (COUNT,), "SELECT k0 AS ts, s0 AS n FROM input", schema, time_key="epoch_us(k0)"
+    )
     job = job(plan_of(step, "append", time_zone="Europe/Berlin"))
     assert brief(await job.epoch(rows_of([(5, "a", 1), (5, "b", 1), (7, "a", 1), (None, "a", 1)]), 4)) == []
     assert job.output.timer_us == 5 * S
@@ -242,9 +244,10 @@ async def test_the_global_group_exists_without_rows(job):
 async def test_a_group_whose_result_fails_is_named(job):
     total = "CASE WHEN k0 = 'b' THEN s0 // (s0 - s0) ELSE 0 END"
     post = f"SELECT _ws // 1000000 AS start, k0 AS k, s0 AS n, {total} AS total, s2 AS top FROM input"
-    job = job(plan_of(aggregate(Tumbling(10 * S), scan(), post), "update"))
+    step = replace(aggregate(Tumbling(10 * S), scan(), post), labels={"_ws": "window.start", "k0": "page"})
+    job = job(plan_of(step, "update"))
     output = await job.epoch(rows_of([(1, "a", 1), (1, "b", 1), (1, "c", 1)]))
-    assert [failure.key for failure in output.failures] == ["{'_ws': 0, 'k0': 'b'}"]
+    assert [failure.key for failure in output.failures] == ["{'window.start': '1970-01-01T00:00:00+00:00', 'page': 'b'}"]
     assert output.rows.column("k").to_pylist() == ["a", "c"]
     assert job.state_rows() == 3
 

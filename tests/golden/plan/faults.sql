@@ -69,8 +69,14 @@ SELECT user, row_number() OVER (PARTITION BY user ORDER BY n) AS r FROM clicks
 SELECT max(c) FROM (SELECT count(*) AS c FROM clicks GROUP BY window(ts, '1 minute'), page) GROUP BY c
 => sinks.out.query:0: mode append writes a group when no more rows can come, which needs GROUP BY window(ts, '1 minute') (or the event-time column itself) of source 'clicks', or write mode: update
 
-SELECT count(*) FROM clicks GROUP BY ROLLUP(page, user)
-=> sinks.out.query:0: GROUPING SETS, CUBE and ROLLUP are not supported yet; write one sink per grouping
+SELECT count(*) FROM clicks GROUP BY ROLLUP(window(ts, '1 minute'), user)
+=> sinks.out.query:0: the window must be in every set: GROUP BY window(ts, '1 minute'), ROLLUP (a, b); for the rest write a sink of its own
+
+SELECT grouping(user) FROM clicks GROUP BY window(ts, '1 minute'), user
+=> sinks.out.query:0: grouping() needs GROUPING SETS, ROLLUP or CUBE in GROUP BY
+
+SELECT grouping_id(user) FROM clicks GROUP BY window(ts, '1 minute'), CUBE(user, page)
+=> sinks.out.query:0: grouping_id() takes nothing, or all grouped expressions in their order
 
 SELECT user FROM clicks EXCEPT SELECT page FROM clicks
 => sinks.out.query:0: EXCEPT is not supported; filter with WHERE, or compare where the tables are read
