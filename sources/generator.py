@@ -7,7 +7,7 @@ those of Nexmark always at `events_per_second`, so that sources of the three kin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import ClassVar, Literal, Protocol, cast
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from streamproc.source import Reader, Shard, Source
 from streamproc.world import World
 
 CHUNK_ROWS = 10_000
-CHUNK_EVENTS = 400 * CYCLE
+CHUNK_EVENTS = 1000 * CYCLE
 """Of Nexmark's three kinds together: read side by side they stay together in event time."""
 WAIT_S = (0.05, 1.0)
 """How long a read waits for the next row, at least and at most: rows come in handfuls, not one by one."""
@@ -78,7 +78,7 @@ class Rows(Protocol):
 
     chunk_rows: int
 
-    def columns(self, shard: str, first: int, count: int, wanted: frozenset[str]) -> dict[str, pa.Array]: ...
+    def columns(self, shard: str, first: int, count: int, wanted: Container[str]) -> dict[str, pa.Array]: ...
 
     def row_at(self, shard: str, at_us: int) -> int: ...
 
@@ -92,7 +92,7 @@ class ClickRows:
         self._seed = seed
         self._step_us = max(1, round(1e6 / (rows_per_second or 1000)))
 
-    def columns(self, shard: str, first: int, count: int, wanted: frozenset[str]) -> dict[str, pa.Array]:
+    def columns(self, shard: str, first: int, count: int, wanted: Container[str]) -> dict[str, pa.Array]:
         columns = {"_value": clicks(self._seed, shard, first, count, step_us=self._step_us)}
         if "_timestamp" in wanted:
             columns["_timestamp"] = times(first, count, step_us=self._step_us)
@@ -110,15 +110,14 @@ class NexmarkRows:
         self._nexmark = options.nexmark()
         self._shards = options.shards
         self._payloads = options.format != "parquet"
-        self._names = frozenset((options.schema_ or self._nexmark.schema).names)
         self.chunk_rows = CHUNK_EVENTS // CYCLE * SLOTS[self._nexmark.kind][1]
 
-    def columns(self, shard: str, first: int, count: int, wanted: frozenset[str]) -> dict[str, pa.Array]:
+    def columns(self, shard: str, first: int, count: int, wanted: Container[str]) -> dict[str, pa.Array]:
         rows = pc.add(pc.multiply(pa.arange(first, first + count), self._shards), int(shard))
         if self._payloads:
             columns = {"_value": json_payloads(self._nexmark.columns(rows, self._nexmark.schema.names))}
         else:
-            columns = self._nexmark.columns(rows, self._names)
+            columns = self._nexmark.columns(rows, wanted)
         if "_timestamp" in wanted:
             columns["_timestamp"] = self._nexmark.times(rows)
         return columns
@@ -150,6 +149,8 @@ class Generator(Source):
         self._rate = None if options.rows_per_second is None else options.rows_per_second / options.shards
         self._rows: Rows = ClickRows(options.seed, self._rate) if options.kind == "clicks" else NexmarkRows(options)
         self._ahead: dict[str, int] = {}
+        schema = options.schema_ or options.default_schema() or pa.schema([])
+        self._declared = frozenset(schema.names)
 
     async def shards(self) -> Sequence[Shard]:
         return [Shard(str(i)) for i in range(self._options.shards)]
@@ -181,7 +182,7 @@ class Generator(Source):
         return self._limited(shard, int(elapsed_s * (self._rate or 0)) + self._ahead.get(shard, 0))
 
     def _batch(self, shard: str, first: int, count: int) -> pa.RecordBatch:
-        columns = self._rows.columns(shard, first, count, self.wanted)
+        columns = self._rows.columns(shard, first, count, self.wanted | (self._declared if self.columns is None else self.columns))
         return pa.RecordBatch.from_pydict({"_offset": pa.arange(first, first + count)} | columns)
 
     def _chunk(self, shard: str, first: int, until: Position | None) -> Chunk:

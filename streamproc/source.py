@@ -43,6 +43,8 @@ class Source(ABC):
     wanted: frozenset[str] = frozenset(EXTRA_COLUMNS.names)
     """Extra columns (batch.EXTRA_COLUMNS) that the plan reads. The engine sets it before the first `open`; a source
     need not make the others, but `_offset` and `_value` always. All, unless set."""
+    columns: frozenset[str] | None = None
+    """Likewise the declared columns that the plan reads, for sources that yield columns themselves. None: all."""
 
     @abstractmethod
     async def shards(self) -> Sequence[Shard]: ...

@@ -192,6 +192,7 @@ def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world
     if promised is not None:
         source.wanted |= {"_key"}
     declared = pa.schema([f for f in spec.schema if f.name in scan.names or f.name == promised])
+    source.columns = frozenset(declared.names)
     decoder = None
     if options.format != "parquet":
         decoder = source_decoder(options, declared, declared=spec.schema, time_zone=job.time_zone)

@@ -12,7 +12,7 @@ the rows gives the same rows. Strings are drawn from pools of 10,000 rather than
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -64,7 +64,7 @@ class Nexmark:
     def schema(self) -> pa.Schema:
         return parse_ddl(SCHEMAS[self.kind])
 
-    def columns(self, rows: pa.Array, names: Collection[str]) -> dict[str, pa.Array]:
+    def columns(self, rows: pa.Array, names: Container[str]) -> dict[str, pa.Array]:
         """The named columns (others than the kind's are left out) of rows, given by their numbers (int64)."""
         made = _KINDS[self.kind](self, self._events(rows))
         return {name: make() for name, make in made.makers.items() if name in names}

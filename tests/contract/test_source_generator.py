@@ -213,6 +213,16 @@ def test_any_cut_and_any_number_of_shards_give_the_same_nexmark(
     assert cut["_timestamp"].combine_chunks() == cut["dateTime"].combine_chunks()
 
 
+async def test_only_the_columns_that_are_read_are_made() -> None:
+    source = generator(kind="nexmark.bid", rows=10)
+    source.wanted, source.columns = frozenset({"_offset"}), frozenset({"price"})
+    (chunk,) = await drain(await source.open(Shard("0"), "-1"))
+    assert chunk.rows.schema.names == ["_offset", "price"]
+    source = generator(kind="nexmark.bid", rows=10, schema="price BIGINT, dateTime TIMESTAMP")
+    (chunk,) = await drain(await source.open(Shard("0"), "-1"))
+    assert chunk.rows.schema.names == ["_offset", "price", "dateTime", "_timestamp"]
+
+
 async def test_nexmark_shards_share_the_rows() -> None:
     source = generator(kind="nexmark.auction", rows=1000, shards=3)
     ids = []
