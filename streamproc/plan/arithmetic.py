@@ -6,19 +6,16 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from streamproc.batch import TIMESTAMP
+from streamproc.plan import intervals
 from streamproc.plan.casts import convert
 from streamproc.plan.faults import LocatedError
 from streamproc.plan.types import (
     BIGINT,
     BOOLEAN,
-    DATE,
     DOUBLE,
     INT,
-    INTERVAL,
     NULL,
     STRING,
-    TIMESTAMP_NTZ,
     Sql,
     adjusted_decimal,
     as_decimal,
@@ -26,6 +23,7 @@ from streamproc.plan.types import (
     is_decimal,
     is_fractional,
     is_integral,
+    is_interval,
     is_numeric,
     is_orderable,
     is_time,
@@ -39,8 +37,15 @@ _BITWISE = {"&": "&", "|": "|", "^": "xor"}
 
 def calculate(symbol: str, left: Sql, right: Sql) -> Sql:
     """`left symbol right` for + - * / div % & | ^; LocatedError if Spark has no such operation."""
-    if is_time(left.type) or is_time(right.type) or INTERVAL in (left.type, right.type):
-        return _time(symbol, left, right)
+    if any(is_time(v.type) or is_interval(v.type) for v in (left, right)):
+        return intervals.calculate(symbol, left, right)
+    if right.literal == 0 and symbol in ("/", "%", "div") and type(right.literal) is not bool and left.type != NULL:
+        raise LocatedError(f"{symbol} 0 fails for every row that has a number here; write nullif(x, 0), or leave it out")
+    return operate(symbol, left, right)
+
+
+def operate(symbol: str, left: Sql, right: Sql) -> Sql:
+    """`calculate` of numbers, also what fails for every row."""
     left, right = _numbers(symbol, left, right)
     if symbol in _BITWISE:
         return _bits(symbol, left, right)
@@ -77,6 +82,8 @@ def _numbers(symbol: str, left: Sql, right: Sql) -> tuple[Sql, Sql]:
     for value in (left, right):
         if not (is_numeric(value.type) or value.type in (STRING, NULL)):
             raise _misfit(symbol, left, right)
+    if left.type == right.type == STRING:
+        raise LocatedError(f"STRING {symbol} STRING is not possible; CAST to numbers")
     return _number(left, right), _number(right, left)
 
 
@@ -98,9 +105,25 @@ def _bits(symbol: str, left: Sql, right: Sql) -> Sql:
 
 def _whole(left: Sql, right: Sql) -> Sql:
     """`div`: BIGINT, towards zero."""
-    if not (is_integral(left.type) and is_integral(right.type)):
-        raise LocatedError("div takes whole numbers; CAST to BIGINT")
+    if is_fractional(left.type) or is_fractional(right.type):
+        raise LocatedError("div takes whole numbers and decimals; CAST to BIGINT")
+    if is_decimal(left.type) or is_decimal(right.type):
+        return _whole_decimal(convert(left, as_decimal(left)), convert(right, as_decimal(right)))
     return Sql(f"({convert(left, BIGINT).text} // {convert(right, BIGINT).text})", BIGINT)
+
+
+def _whole_decimal(left: Sql, right: Sql) -> Sql:
+    shift = right.type.scale - left.type.scale
+    _check_digits(left, right, shift)
+    top, bottom = f"({unscaled(left)} * {10 ** max(shift, 0)}::HUGEINT)", f"({unscaled(right)} * {10 ** max(-shift, 0)}::HUGEINT)"
+    return Sql(f"CAST({top} // {bottom} AS BIGINT)", BIGINT)
+
+
+def _check_digits(left: Sql, right: Sql, shift: int) -> None:
+    """Numbers of 38 digits are computed with; LocatedError if a quotient could need more on the way."""
+    if left.type.precision + max(shift, 0) > 38 or right.type.precision + max(-shift, 0) > 38:
+        kinds = f"{spark_type(left.type)} or {spark_type(right.type)}"
+        raise LocatedError(f"the division would need more than 38 digits; CAST {kinds} to fewer digits, or both to DOUBLE")
 
 
 def _decimal(symbol: str, left: Sql, right: Sql) -> Sql:
@@ -112,7 +135,8 @@ def _decimal(symbol: str, left: Sql, right: Sql) -> Sql:
     if symbol == "*":
         if kind.scale != a.scale + b.scale or kind.scale > 38:
             raise LocatedError(f"the product would have more than 38 digits; CAST {spark_type(a)} or {spark_type(b)} to fewer digits")
-        return Sql(f"CAST({x.text} * {y.text} AS {duck_type(kind)})", kind)
+        wide = f"CAST({x.text} AS DECIMAL({min(max(a.precision + b.precision, 19), 38)},{a.scale}))"  # DuckDB stays at 18 digits else
+        return Sql(f"CAST({wide} * {y.text} AS {duck_type(kind)})", kind)
     scale = max(a.scale, b.scale)
     if kind.scale != scale:
         raise LocatedError(f"the result would have more than 38 digits; CAST {spark_type(a)} or {spark_type(b)} to fewer digits")
@@ -133,7 +157,9 @@ def divide_decimals(left: Sql, right: Sql) -> Sql:
     """Exact decimal division, rounded HALF_UP to Spark's type of `left / right`."""
     a, b = left.type, right.type
     scale = max(6, a.scale + b.precision + 1)
-    return exact_quotient(left, right, adjusted_decimal(a.precision - a.scale + b.scale + scale, scale))
+    kind = adjusted_decimal(a.precision - a.scale + b.scale + scale, scale)
+    _check_digits(left, right, kind.scale - a.scale + b.scale)
+    return exact_quotient(left, right, kind)
 
 
 def exact_quotient(left: Sql, right: Sql, kind: pa.DataType) -> Sql:
@@ -160,7 +186,7 @@ def pointed(digits: str, scale: int) -> str:
 
 def _half_up(top: str, bottom: str) -> str:
     away = f"CASE WHEN ({top} < 0) = ({bottom} < 0) THEN 1 ELSE -1 END"
-    return f"({top} // {bottom} + CASE WHEN abs({top} % {bottom}) * 2 >= abs({bottom}) THEN {away} ELSE 0 END)"
+    return f"({top} // {bottom} + CASE WHEN abs({top} % {bottom}) >= abs({bottom}) - abs({top} % {bottom}) THEN {away} ELSE 0 END)"
 
 
 def unscaled(value: Sql) -> str:
@@ -171,12 +197,26 @@ def unscaled(value: Sql) -> str:
 
 
 def negate(value: Sql) -> Sql:
-    if value.type == INTERVAL:
-        return Sql(f"(-{value.text})", INTERVAL)
-    value = _number(value, value)
-    if not is_numeric(value.type):
-        raise LocatedError(f"- takes a number, not {spark_type(value.type)}")
+    if is_interval(value.type):
+        return Sql(f"(-{value.text})", value.type)
+    value = number(value, "-")
+    check_mathcontext(value)
     return Sql(f"(-{value.text})", value.type)
+
+
+def number(value: Sql, name: str) -> Sql:
+    """A number, of a string a DOUBLE."""
+    value = convert(value, DOUBLE) if value.type in (STRING, NULL) else value
+    if not is_numeric(value.type):
+        raise LocatedError(f"{name} takes a number, not {spark_type(value.type)}")
+    return value
+
+
+def check_mathcontext(value: Sql) -> None:
+    if is_decimal(value.type) and value.type.precision > 34:
+        raise LocatedError(
+            f"Spark rounds {spark_type(value.type)} to 34 digits here; CAST to DECIMAL(34,{min(value.type.scale, 34)}) or fewer"
+        )
 
 
 def invert(value: Sql) -> Sql:
@@ -185,26 +225,19 @@ def invert(value: Sql) -> Sql:
     return Sql(f"(~{value.text})", value.type)
 
 
-def _time(symbol: str, left: Sql, right: Sql) -> Sql:
-    if symbol == "+" and is_time(right.type):
-        left, right = right, left
-    if symbol in "+-" and right.type == INTERVAL and is_time(left.type):
-        return shift_time(left, symbol, right)
-    if symbol in "+-" and left.type == DATE and right.type in (INT, pa.int16(), pa.int8()):
-        return Sql(f"({left.text} {symbol} {right.text})", DATE)
-    if symbol in "+-" and (left.type, right.type) == (INTERVAL, INTERVAL):
-        return Sql(f"({left.text} {symbol} {right.text})", INTERVAL)
-    hint = "; for a difference use timestampdiff(SECOND, a, b) or datediff(a, b)" if symbol == "-" else ""
-    raise LocatedError(f"{spark_type(left.type)} {symbol} {spark_type(right.type)} is not supported{hint}")
+_WRAPS = {INT: (31, 2**32 - 1, 2**31, "BIGINT"), BIGINT: (63, 2**64 - 1, 2**63, "HUGEINT")}
 
 
-def shift_time(value: Sql, symbol: str, interval: Sql) -> Sql:
-    if value.type in (TIMESTAMP, TIMESTAMP_NTZ):
-        return Sql(f"({value.text} {symbol} {interval.text})", value.type)
-    unit, amount = interval.literal or ("", 0)
-    if unit == "months" or amount % 86_400_000_000 == 0:
-        return Sql(f"CAST({value.text} {symbol} {interval.text} AS DATE)", DATE)
-    return Sql(f"(CAST({value.text} AS TIMESTAMPTZ) {symbol} {interval.text})", TIMESTAMP)
+def shift_bits(symbol: str, left: Sql, right: Sql) -> Sql:
+    """`<<`, `>>` and `>>>` of an INT or BIGINT: the count modulo its bits, and what is pushed out is lost."""
+    kind = left.type if left.type == BIGINT else INT
+    value, (mask, ones, top, wide) = convert(left, kind).text, _WRAPS[kind]
+    count = f"({convert(right, INT).text} & {mask})"
+    if symbol == ">>":
+        return Sql(f"({value} >> {count})", kind)
+    up = f"CAST({value} AS {wide}) * (1::{wide} << {count})"
+    made = up if symbol == "<<" else f"(CAST({value} AS {wide}) & {ones}::{wide}) >> {count}"
+    return Sql(f"CAST(xor(({made}) & {ones}::{wide}, {top}::{wide}) - {top}::{wide} AS {duck_type(kind)})", kind)
 
 
 def element(value: Sql, index: Sql) -> Sql:
@@ -215,7 +248,7 @@ def element(value: Sql, index: Sql) -> Sql:
     if not pa.types.is_list(value.type):
         raise LocatedError(f"[…] takes an array or a map, not {spark_type(value.type)}")
     at = convert(index, INT).text
-    outside = f"{at} < 0 OR {at} >= len({value.text})"
+    outside = f"({at} < 0 AND {value.text} IS NOT NULL) OR {at} >= len({value.text})"
     wrong = f"error('array index ' || {at} || ' is outside; use get(array, index) for NULL instead')"
     return Sql(f"(CASE WHEN {outside} THEN {wrong} ELSE ({value.text})[{at} + 1] END)", value.type.value_type)
 
@@ -233,6 +266,8 @@ def unify(values: Sequence[Sql]) -> list[Sql]:
 def compare(symbol: str, left: Sql, right: Sql) -> Sql:
     if not is_orderable(left.type):
         raise LocatedError(f"{spark_type(left.type)} cannot be compared")
+    if symbol in ("<", ">", "<=", ">=") and pa.types.is_nested(left.type):
+        raise LocatedError("arrays and structs with NULL inside have another order here; compare one field or element of them")
     return Sql(f"({left.text} {symbol} {right.text})", BOOLEAN)
 
 

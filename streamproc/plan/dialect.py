@@ -26,7 +26,12 @@ class StreamParser(SparkParser):
         "TRY_CAST": lambda self: self._parse_cast(False, safe=True),
         "EXTRACT": SparkParser.FUNCTION_PARSERS["EXTRACT"],
         "TRIM": SparkParser.FUNCTION_PARSERS["TRIM"],
+        "OVERLAY": lambda self: self._parse_worded("overlay", "PLACING", "FROM", "FOR"),
+        "SUBSTRING": lambda self: self._parse_worded("substring", "FROM", "FOR"),
+        "SUBSTR": lambda self: self._parse_worded("substr", "FROM", "FOR"),
+        "POSITION": lambda self: self._parse_position_in(),
     }
+    UNARY_PARSERS: ClassVar[dict[TokenType, Any]] = {**SparkParser.UNARY_PARSERS, TokenType.PLUS: lambda self: self._parse_plus()}
     NO_PAREN_FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
         k: v for k, v in SparkParser.NO_PAREN_FUNCTION_PARSERS.items() if k not in ("ANY", "TRANSFORM")
     }
@@ -34,6 +39,30 @@ class StreamParser(SparkParser):
         k: v for k, v in SparkParser.SUBQUERY_PREDICATES.items() if k not in (TokenType.ANY, TokenType.SOME)
     }
     FUNC_TOKENS: ClassVar[set[TokenType]] = SparkParser.FUNC_TOKENS | {TokenType.WINDOW}
+
+    def _parse_worded(self, name: str, *words: str) -> exp.Expr:
+        """`f(a WORD b WORD c)`, as `f(a, b, c)`."""
+        arguments = self._parse_csv(self._parse_assignment)
+        for word in words:
+            if self._match_text_seq(word):
+                arguments += self._parse_csv(self._parse_assignment)
+        return self.expression(exp.Anonymous(this=name, expressions=arguments))
+
+    def _parse_position_in(self) -> exp.Expr:
+        """`position(a IN b)`, as `position(a, b)`."""
+        arguments = [self._parse_bitwise()]
+        if self._match(TokenType.IN):
+            arguments.append(self._parse_bitwise())
+        elif self._match(TokenType.COMMA):
+            arguments += self._parse_csv(self._parse_assignment)
+        return self.expression(exp.Anonymous(this="position", expressions=arguments))
+
+    def _parse_plus(self) -> exp.Expr | None:
+        """`+x` is a number: sqlglot forgets the sign."""
+        value = self._parse_unary()
+        if value is None or (isinstance(value, exp.Literal) and not value.is_string):
+            return value
+        return self.expression(exp.Anonymous(this="positive", expressions=[value]))
 
     def _parse_group(self, skip_group_by_token: bool = False) -> exp.Group | None:
         """`window` right after GROUP BY is the column or the function: a WINDOW clause needs `name AS` and
@@ -56,6 +85,7 @@ class StreamParser(SparkParser):
 class StreamTokenizer(Spark.Tokenizer):
     STRING_ESCAPES: ClassVar[list[str]] = ["\\", "'", '"']
     """Since Spark 4 a doubled quote is a quote: 'it''s'."""
+    HEX_STRINGS: ClassVar[list[Any]] = [("X'", "'"), ("x'", "'")]
 
 
 class StreamSpark(Spark):
@@ -95,4 +125,7 @@ def parse_query(text: str) -> exp.Query:
         raise LocatedError("write one query, without a second statement after ';'", line=0)
     if not isinstance(statements[0], exp.Query):
         raise LocatedError("only a query can stand here; write SELECT … FROM …", line=0)
+    for like in statements[0].find_all(exp.Like, exp.ILike):
+        if isinstance(like.expression, exp.Anonymous) and like.expression.name.upper() in ("ANY", "SOME"):
+            like.set("expression", exp.Tuple(expressions=like.expression.expressions))  # it is no aggregate
     return statements[0]

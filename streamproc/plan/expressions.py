@@ -6,6 +6,7 @@ What is in neither is refused, so nothing that DuckDB can do and Spark cannot (f
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -14,8 +15,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from streamproc.batch import TIMESTAMP
-from streamproc.options import duration_us
-from streamproc.plan import arithmetic
+from streamproc.plan import arithmetic, intervals
 from streamproc.plan.casts import cast, convert, try_cast
 from streamproc.plan.faults import LocatedError, RefusedError, line_of
 from streamproc.plan.functions import call
@@ -27,7 +27,6 @@ from streamproc.plan.types import (
     DATE,
     DOUBLE,
     INT,
-    INTERVAL,
     NULL,
     STRING,
     Sql,
@@ -36,8 +35,6 @@ from streamproc.plan.types import (
     text_literal,
 )
 from streamproc.schema import arrow_type
-
-DAY_US = 86_400_000_000
 
 
 class Scope(Protocol):
@@ -90,6 +87,8 @@ def _literal(_: Compiler, node: exp.Expr) -> Sql:
 def number(text: str) -> Sql:
     """A numeric literal: INT, BIGINT, DECIMAL by its digits, or DOUBLE with an exponent."""
     if "e" in text.lower():
+        if math.isinf(float(text)):
+            raise LocatedError(f"{text} is beyond DOUBLE")
         return Sql(f"CAST('{text}' AS DOUBLE)", DOUBLE, float(text))
     whole, _, fraction = text.partition(".")
     if "." not in text and -(2**63) <= int(text) < 2**63:
@@ -137,6 +136,13 @@ def _negate(compiler: Compiler, node: exp.Expr) -> Sql:
 def _arithmetic(symbol: str) -> Callable[[Compiler, exp.Expr], Sql]:
     def build(compiler: Compiler, node: exp.Expr) -> Sql:
         return arithmetic.calculate(symbol, compiler.compile(node.this), compiler.compile(node.expression))
+
+    return build
+
+
+def _shift(symbol: str) -> Callable[[Compiler, exp.Expr], Sql]:
+    def build(compiler: Compiler, node: exp.Expr) -> Sql:
+        return arithmetic.shift_bits(symbol, compiler.compile(node.this), compiler.compile(node.expression))
 
     return build
 
@@ -217,6 +223,8 @@ def _if(compiler: Compiler, node: exp.Expr) -> Sql:
 
 def _cast(compiler: Compiler, node: exp.Expr) -> Sql:
     value = compiler.compile(node.this)
+    if node.args["to"].is_type("interval"):
+        raise LocatedError("CAST to INTERVAL is not supported; use make_dt_interval(days, hours, minutes, seconds) or make_ym_interval")
     try:
         kind = arrow_type(node.args["to"])
     except ValueError as error:
@@ -232,10 +240,28 @@ def _like(symbol: str) -> Callable[[Compiler, exp.Expr], Sql]:
 
 
 def like(compiler: Compiler, node: exp.Expr, symbol: str, escape: str) -> Sql:
-    if isinstance(node.expression, exp.Any | exp.All | exp.Tuple):
-        raise LocatedError("LIKE ANY and LIKE ALL are not supported; join several LIKE with OR or AND")
-    value, pattern = (convert(compiler.compile(n), STRING) for n in (node.this, node.expression))
-    return Sql(f"({value.text} {symbol} {pattern.text} ESCAPE {text_literal(escape)})", BOOLEAN)
+    """`x [NOT] LIKE pattern`, or of ANY or ALL of several: NOT is asked of each."""
+    patterns, together = node.expression, " OR "
+    if isinstance(patterns, exp.All):
+        patterns, together = patterns.this, " AND "
+    several = isinstance(patterns, exp.Tuple)
+    value = convert(compiler.compile(node.this), STRING).text
+    test = "NOT " * bool(node.args.get("negate")) + symbol
+    options = [convert(compiler.compile(n), STRING) for n in (patterns.expressions if several else [patterns])]
+    tests = [f"{value} {test} {_like_pattern(option, escape)} ESCAPE {text_literal(escape)}" for option in options]
+    return Sql(f"({together.join(tests)})", BOOLEAN)
+
+
+def _like_pattern(pattern: Sql, escape: str) -> str:
+    """Spark escapes only `_`, `%` and the escape itself; DuckDB everything."""
+    wrong = re.escape(escape) + "([^_%" + re.escape(escape) + "]|$)"
+    if isinstance(pattern.literal, str):
+        if re.search(wrong, pattern.literal.replace(escape * 2, "")):
+            raise LocatedError(f"LIKE {pattern.literal!r}: {escape} stands before _, % or {escape} only")
+        return pattern.text
+    bare = f"replace({pattern.text}, {text_literal(escape * 2)}, '')"
+    fault = f"CAST(error('LIKE: {escape.replace(chr(39), chr(39) * 2)} stands before _ or % only') AS VARCHAR)"
+    return f"CASE WHEN regexp_matches({bare}, {text_literal(wrong)}) THEN {fault} ELSE {pattern.text} END"
 
 
 def _escape(compiler: Compiler, node: exp.Expr) -> Sql:
@@ -247,6 +273,9 @@ def _rlike(compiler: Compiler, node: exp.Expr) -> Sql:
 
 
 def _function(compiler: Compiler, node: exp.Expr) -> Sql:
+    if node.name.lower() in ("like", "ilike") and len(node.expressions) in (2, 3):
+        value, pattern, *escape = node.expressions
+        return like(compiler, exp.Like(this=value, expression=pattern), node.name.upper(), escape[0].name if escape else "\\")
     return call(compiler, node.name, node.expressions)
 
 
@@ -266,32 +295,6 @@ def _trim(compiler: Compiler, node: exp.Expr) -> Sql:
 
 def _extract(compiler: Compiler, node: exp.Expr) -> Sql:
     return call(compiler, "date_part", [exp.Literal.string(node.name), node.expression])
-
-
-def _interval(_: Compiler, node: exp.Expr) -> Sql:
-    text = f"{node.this.name} {node.args['unit'].name if node.args.get('unit') else ''}".strip().lower()
-    months = _months(text)
-    if months is not None:
-        return Sql(f"to_months({months})", INTERVAL, ("months", months))
-    try:
-        micros = duration_us(text)
-    except ValueError as error:
-        raise LocatedError(str(error)) from None
-    return Sql(interval_text(micros), INTERVAL, ("micros", micros))
-
-
-def _months(text: str) -> int | None:
-    parts = text.split()
-    units = {"month": 1, "months": 1, "year": 12, "years": 12}
-    if len(parts) != 2 or parts[1] not in units or not parts[0].lstrip("+-").isdigit():
-        return None
-    return int(parts[0]) * units[parts[1]]
-
-
-def interval_text(micros: int) -> str:
-    """Spark adds whole days by the calendar of the session's zone, the rest as elapsed time."""
-    days = int(micros / DAY_US)
-    return f"(to_days({days}) + to_microseconds({micros - days * DAY_US}))"
 
 
 def _refused(message: str) -> Callable[[Compiler, exp.Expr], Sql]:
@@ -316,7 +319,7 @@ OPERATORS: dict[type[exp.Expr], Callable[[Compiler, exp.Expr], Sql]] = {
     exp.Column: _column, exp.Identifier: _column, exp.Dot: _dot, exp.Bracket: _bracket, exp.Paren: _paren,
     exp.Neg: _negate, exp.Add: _arithmetic("+"), exp.Sub: _arithmetic("-"), exp.Mul: _arithmetic("*"), exp.Div: _arithmetic("/"),
     exp.IntDiv: _arithmetic("div"), exp.Mod: _arithmetic("%"), exp.BitwiseAnd: _arithmetic("&"), exp.BitwiseOr: _arithmetic("|"),
-    exp.BitwiseXor: _arithmetic("^"),
+    exp.BitwiseXor: _arithmetic("^"), exp.BitwiseLeftShift: _shift("<<"), exp.BitwiseRightShift: _shift(">>"),
     exp.BitwiseNot: lambda compiler, node: arithmetic.invert(compiler.compile(node.this)),
     exp.EQ: _comparison("="), exp.NEQ: _comparison("<>"), exp.LT: _comparison("<"), exp.LTE: _comparison("<="),
     exp.GT: _comparison(">"), exp.GTE: _comparison(">="),
@@ -326,7 +329,7 @@ OPERATORS: dict[type[exp.Expr], Callable[[Compiler, exp.Expr], Sql]] = {
     exp.Like: _like("LIKE"), exp.ILike: _like("ILIKE"), exp.Escape: _escape, exp.RegexpLike: _rlike,
     exp.Anonymous: _function, exp.DPipe: _named("concat"), exp.Concat: _named("concat"),
     exp.CurrentTimestamp: lambda _, __: Sql(NOW, TIMESTAMP), exp.CurrentDate: lambda _, __: Sql(f"CAST({NOW} AS DATE)", DATE),
-    exp.Trim: _trim, exp.Extract: _extract, exp.Interval: _interval,
+    exp.Trim: _trim, exp.Extract: _extract, exp.Interval: lambda _, node: intervals.literal(node),
     exp.Window: _refused(_OVER), exp.Subquery: _refused(_SUBQUERY), exp.Exists: _refused(_SUBQUERY), exp.Select: _refused(_SUBQUERY),
     exp.Distinct: _refused("DISTINCT inside an aggregate is not supported yet; use approx_count_distinct(x), or write the distinct values "
                            "to a sink and count them there"),

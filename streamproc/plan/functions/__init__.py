@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from streamproc.plan.faults import LocatedError, RefusedError, nearest
-from streamproc.plan.functions import collections, conditional, moments, numbers, strings, times, windows
+from streamproc.plan.functions import collections, conditional, higher_order, json, maps, moments, numbers, sequences, strings, times, windows
 from streamproc.plan.functions.call import Builder, Call
 from streamproc.plan.types import Sql
 
@@ -19,10 +19,14 @@ FUNCTIONS: Mapping[str, Builder] = {
     **conditional.FUNCTIONS,
     **strings.FUNCTIONS,
     **numbers.FUNCTIONS,
+    **json.FUNCTIONS,
     **times.FUNCTIONS,
     **moments.FUNCTIONS,
     **windows.FUNCTIONS,
     **collections.FUNCTIONS,
+    **maps.FUNCTIONS,
+    **higher_order.FUNCTIONS,
+    **sequences.FUNCTIONS,
 }
 
 _NOT_REPEATABLE = "its value would differ when an epoch runs again"
@@ -35,12 +39,20 @@ _REFUSED = {
     ),
     **dict.fromkeys(("current_user", "session_user", "user", "version", "current_catalog", "current_database", "current_schema"),
                     "a job has no session; write the value as a literal"),
-    **dict.fromkeys(("window", "session_window", "cumulate_window"), "a window stands in GROUP BY; write it there and select its column"),
+    **dict.fromkeys(("hash", "xxhash64", "crc32"), "it cannot be computed here as Spark does; use md5(x) or sha2(x, 256)"),
+    **dict.fromkeys(("json_tuple", "parse_json", "try_parse_json", "variant_get", "schema_of_json", "schema_of_csv", "from_csv",
+                     "from_xml"),
+                    "use get_json_object(x, '$.a'), or from_json(x, 'a INT') with the schema written out"),
+    **dict.fromkeys(("aes_encrypt", "aes_decrypt", "java_method", "reflect", "current_setting"), "it is no function of the row alone"),
+    **dict.fromkeys(("to_number", "try_to_number", "to_char", "to_varchar"),
+                    "number formats are not supported; CAST, or format_number(x, 2)"),
+    **dict.fromkeys(("format_string", "printf"), "Java's formats differ; join the parts with concat(), lpad() and format_number()"),
+    **dict.fromkeys(("window", "session_window", "cumulate_window"),
+                    "a window stands alone, in GROUP BY or in SELECT; write it there and name its column"),
     **dict.fromkeys(("mode", "histogram_numeric", "skewness", "kurtosis", "count_min_sketch", "approx_top_k"),
                     "its partial states cannot be kept and combined yet; collect_list(x) keeps the values"),
     **dict.fromkeys(("percentile_approx", "approx_percentile"), "Spark's estimate would differ; percentile(x, 0.5) is exact"),
     **dict.fromkeys(("grouping", "grouping_id"), "GROUPING SETS are not supported yet; write one sink per grouping"),
-    "window_time": "windows over windowed results are not supported yet; select window.end and aggregate where the sink's table is read",
     **dict.fromkeys(("explode", "explode_outer", "posexplode", "posexplode_outer", "inline", "inline_outer", "stack"),
                     "a function that makes rows stands alone in SELECT of a query without GROUP BY, or in LATERAL VIEW explode(…)"),
 }  # fmt: skip

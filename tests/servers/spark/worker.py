@@ -22,6 +22,7 @@ import py4j.protocol
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
 
 _SETTINGS = {
     "spark.ui.enabled": "false",
@@ -60,7 +61,9 @@ class Worker:
         """Views `name` and, of one row each, `name__0`, `name__1`, …"""
         for index, part in enumerate(parts, -1):
             table = pa.ipc.open_stream(io.BytesIO(base64.b64decode(part))).read_all()
-            self._spark.createDataFrame(table).createOrReplaceTempView(name if index < 0 else f"{name}__{index}")
+            self._spark.createDataFrame(table, from_arrow_schema(table.schema, prefer_timestamp_ntz=True)).createOrReplaceTempView(
+                name if index < 0 else f"{name}__{index}"
+            )
         self._rows[name] = len(parts) - 1
 
     def _expression(self, table: str, sql: str) -> dict[str, Any]:
