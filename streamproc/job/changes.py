@@ -64,6 +64,8 @@ class _Comparison:
 
     def changes(self) -> Iterator[Change]:
         yield from self._sources()
+        yield from self._beside("tables", self._old.tables, self._new.tables)
+        yield from self._beside("functions", self._old.functions, self._new.functions)
         yield from self._views()
         yield from self._sinks()
         yield from self._single_sink("dead_letter", self._old.dead_letter, self._new.dead_letter)
@@ -106,6 +108,13 @@ class _Comparison:
             return
         for key, before, after in _differing(old, new):
             yield self._change(f"{path}.{key}", True, "from the next epoch on", before, after)
+
+    def _beside(self, section: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+        """Bounded tables and functions: an epoch uses what its own job says."""
+        for name in {**old, **new}:
+            before, after = ({**vars(specs[name]), "line": 0} if name in specs else None for specs in (old, new))
+            if before != after:
+                yield self._change(f"{section}.{name}", True, "from the next epoch on", *(name if s else None for s in (before, after)))
 
     # -- queries and outputs
 

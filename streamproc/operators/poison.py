@@ -72,19 +72,23 @@ def slices_of(source: str, table: pa.Table, rows: int, poison: Sequence[Poison])
 
 
 def run_slice(duck: Duck, part: Slice, statements: Statements, answers: Mapping[Called, pa.Table] = NO_ANSWERS) -> SliceResult:
-    """Run all statements over the slice; rows that fail in one of them are found and left out of all. `answers`: what functions
-    gave when the epoch was run before.
+    """Run all statements over the slice; rows that fail in one of them are found and left out of all. Python functions get a
+    second try before that. `answers`: what they gave when the epoch was run before.
 
     BadRecord: rows fail only together, or too many fail that no probe finds.
     """
     poison: list[Poison] = []
     searches = iter((partial(_probed, in_order=False), partial(_probed, in_order=True)))
     memo = Memo(answers=dict(answers))
+    again = any(not isinstance(sql, str) for sql in statements.sql)
     while True:
         try:
             results = duck.query_all(statements.sql, memo=memo, input=part.table)
             return SliceResult(part, results, sorted(poison, key=lambda found: found.row), memo)
         except BadRecord as error:
+            if again:
+                again, memo = False, Memo(answers=dict(answers))
+                continue
             if statements.first_only:
                 return SliceResult(part, (), [_first(duck, part, statements, error)])
             found = next((found for search in searches if (found := search(duck, part, statements))), None)

@@ -31,11 +31,15 @@ sinks:
 
 @pytest.fixture
 def functions() -> Iterator[ModuleType]:
-    """`draw` gives every row another number at every call, and fails for those in `failing`, each once."""
+    """`draw` gives every row another number at every call. It fails for those in `failing` until they come alone, and
+    always for those in `broken`.
+    """
     module = ModuleType("engine_test_functions")
-    numbers, module.failing = itertools.count(1), set()  # type: ignore[attr-defined]
+    numbers, module.failing, module.broken = itertools.count(1), set(), set()  # type: ignore[attr-defined]
 
     def draw(values: pa.Array) -> pa.Array:
+        for value in sorted(set(values.to_pylist()) & module.broken):
+            raise ValueError(f"{value} is broken")
         for value in set(values.to_pylist()) & module.failing:
             if len(values) == 1:
                 module.failing.remove(value)
@@ -68,6 +72,15 @@ async def names(run: JobRun, suffix: str) -> list[str]:
     return [entry.name async for entry in run.store.list() if entry.name.endswith(suffix)]
 
 
+async def test_a_job_that_takes_no_bad_record_stops_with_function_and_row(functions: ModuleType) -> None:
+    run = JobRun(load_job("functions.yaml", text=TEXT.replace("DETERMINISTIC", "true").replace("skip", "fail")), START_US)
+    await run.start()
+    functions.broken = {2, 3}  # type: ignore[attr-defined]
+    await run.step(TestStep("add", 1, {"clicks": Added("0", ({"n": 1}, {"n": 2}, {"n": 3}))}))
+    assert "source clicks, shard 0, offset 1: function draw: ValueError: 2 is broken (" in str(run.stopped)
+    await run.close()
+
+
 @pytest.mark.parametrize("boundary", ["after_run", "after_write", "before_commit"])
 async def test_a_second_run_writes_what_the_first_has_stored(functions: ModuleType, boundary: str) -> None:
     run = await started()
@@ -87,6 +100,21 @@ async def test_rows_that_failed_once_stay_out(functions: ModuleType) -> None:
     await add(run, 1, 2, 3)
     assert [n for n, _ in written(run)] == [1, 3]
     assert await names(run, ".verdict") == []
+    await run.close()
+
+
+async def test_a_slice_that_fails_once_is_tried_again(functions: ModuleType) -> None:
+    run, draw, calls = await started(), functions.draw, itertools.count()
+
+    def failing_first(values: pa.Array) -> pa.Array:
+        if next(calls) == 0:
+            raise OSError("away for a moment")
+        return draw(values)
+
+    functions.draw = failing_first  # type: ignore[attr-defined]
+    await run.step(TestStep("restart", 1, None))
+    await add(run, 1, 2)
+    assert [n for n, _ in written(run)] == [1, 2]
     await run.close()
 
 

@@ -68,6 +68,8 @@ def test_no_edit_is_no_change() -> None:
         (("  shown: {type: console, query: SELECT user FROM clicks}\n", ""), "sinks.shown"),
         (("name: sums", "trigger: 5 seconds"), "trigger"),
         (("name: sums", "metrics: {port: 0}"), "metrics"),
+        (("name: sums", "tables: {users: {type: files, path: u, schema: a INT}}"), "tables.users"),
+        (("name: sums", "functions: {dumps: {function: 'json:dumps', returns: STRING}}"), "functions.dumps"),
         (("name: sums", "dead_letter: {type: files, path: lake/dead/}"), "dead_letter"),
         (("    path: lake/sums/", "    path: lake/sums/\n    late: {type: files, path: lake/late/}"), "sinks.sums.late"),
     ],
@@ -110,6 +112,15 @@ def test_edits_that_need_a_new_checkpoint_or_sink(edit: tuple[str, str], path: s
     assert path in found, found
     assert not found[path].compatible
     assert "or take the change back" in found[path].advice
+
+
+def test_an_edited_table_or_function_is_used_from_the_next_epoch_on() -> None:
+    head = "tables: {users: {type: files, path: u, schema: a INT}}\nfunctions: {f: {function: 'json:dumps', returns: STRING}}"
+    old, new = (load(JOB.replace("name: sums", text)) for text in (head, head.replace("path: u", "path: v").replace("STRING", "INT")))
+    found = changes(old, new, plan(old), plan(new))
+    assert [(change.path, change.compatible) for change in found] == [("tables.users", True), ("functions.f", True)]
+    moved = load(JOB.replace("name: sums", f"name: sums\n{head}"))
+    assert changes(old, moved, plan(old), plan(moved)) == []
 
 
 def test_a_change_says_what_was_and_what_is_as_written_and_what_to_do() -> None:

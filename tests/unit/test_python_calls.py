@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from streamproc.errors import BadRecord, Unavailable
+from streamproc.operators.executor import Executor
+from streamproc.operators.operator import EpochTime
 from streamproc.operators.python_calls import Called, Functions, Memo
 from streamproc.plan.faults import PlanFaults
 from streamproc.plan.plan import Evaluate, FunctionCall, Plan, Scan
@@ -118,3 +121,22 @@ def test_results_that_are_known_are_not_asked_for_again() -> None:
     assert evaluate(lambda a: pa.array([7, 8, 9]), pa.int64(), deterministic=False, memo=memo) == [7, 8, 9]
     replay = Memo(answers=dict(memo.answers))
     assert evaluate(boom, pa.int64(), deterministic=False, memo=replay) == [7, 8, 9]
+
+
+async def test_every_slice_gets_its_own_results_again() -> None:
+    schema = parse_ddl("b INT")
+    made = plan_job({"t": TableInfo(schema)}, {}, {"out": SinkQuery("SELECT b, dice(b) AS d FROM t", "append")}, functions=FUNCTIONS)
+    scanned = made.scans["t"].schema
+    data: dict[str, list[Any]] = {name: [str(n) for n in range(7)] for name in scanned.names}
+    rows = pa.table({**data, "b": list(range(7))}).cast(scanned)
+    drawn = itertools.count(100)
+    first = Executor(made, {"dice": lambda b: pa.array([next(drawn) for _ in b])}, slice_rows=3)
+    again = Executor(made, {"dice": boom}, slice_rows=3)
+    time = EpochTime(1, None, None)
+    output = await first.run({"t": rows}, time, {}, limits={})
+    replayed = await again.run({"t": rows}, time, {}, limits={}, answers=output.answers)
+    assert [len(table) for table in output.answers.values()] == [3, 3, 1]
+    assert sorted(output.sinks["out"].rows.column("d").to_pylist()) == list(range(100, 107))
+    assert replayed.sinks["out"].rows.equals(output.sinks["out"].rows)
+    await first.close()
+    await again.close()
