@@ -181,6 +181,20 @@ def demo(source: str, seconds: int, kill: bool) -> None:
 
 
 @cli.command()
+@job_command
+@click.option("--source", metavar="NAME", help="Which source, where the file is a job with several.")
+def infer(job_file: str, overrides: Sequence[str], source: str | None) -> None:
+    """Propose a schema and a watermark for a source.
+
+    The file has the keys of one source, or is a job. Some thousand records are read; the snippet goes into the job file.
+    """
+    from streamproc.infer import propose
+
+    _quiet_logs()
+    click.echo(asyncio.run(propose(job_file, source, overrides)))
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of a job file."""
     from streamproc.job import json_schema

@@ -97,11 +97,11 @@ class RegisteredReader:
     def read(self, values: pa.BinaryArray, skip: int = 0) -> Records:
         """The payloads of each schema together."""
         assert not skip  # the frame is the outermost
-        prefixes = pc.dictionary_encode(self._prefixes(values))
-        distinct = prefixes.dictionary.to_pylist()
+        encoded = pc.dictionary_encode(prefixes(values, indexed=self.indexed))
+        distinct = encoded.dictionary.to_pylist()
         if len(distinct) == 1:
             return self._of_one(distinct[0], values)
-        which = np.asarray(prefixes.indices)
+        which = np.asarray(encoded.indices)
         tables: list[pa.Table] = []
         places: list[Ints] = []
         bad: dict[int, Misfit] = {}
@@ -112,21 +112,6 @@ class RegisteredReader:
             places.append(at)
             bad |= {int(at[place]): misfit for place, misfit in wrong.items()}
         return _merged(tables, places, self.schema, len(values)), bad
-
-    def _prefixes(self, values: pa.BinaryArray) -> pa.Array:
-        cursors = over(values, "no_schema_id")
-        begin, sizes = cursors.at, cursors.end - cursors.at
-        if not self.indexed:
-            return cursors.bytes_of(begin, np.minimum(sizes, _HEADER_BYTES))
-        rows = np.flatnonzero(cursors.end - cursors.at > _HEADER_BYTES)
-        cursors.at[rows] += _HEADER_BYTES
-        left = cursors.zigzag(rows)
-        while rows.size:
-            more = (left > 0) & (left < 100)
-            rows, left = rows[more], left[more] - 1
-            cursors.zigzag(rows)
-        begin = cursors.payloads.begin
-        return cursors.bytes_of(begin, np.minimum(np.maximum(cursors.at - begin, 0), sizes))
 
     def _of_one(self, prefix: bytes, values: pa.BinaryArray) -> Records:
         reader = self._reader(prefix)
@@ -146,9 +131,31 @@ class RegisteredReader:
         if len(prefix) < _HEADER_BYTES + self.indexed or prefix[0] != 0:
             return Misfit("no_schema_id", f"expected a zero byte and a schema id first, found {prefix[:_HEADER_BYTES].hex() or 'nothing'}")
         try:
-            return self.reader_of(int.from_bytes(prefix[1:_HEADER_BYTES]), _place(prefix[_HEADER_BYTES:]))
+            return self.reader_of(*identified(prefix))
         except UnknownSchema as error:
             return Misfit("unknown_schema", str(error))
+
+
+def prefixes(values: pa.BinaryArray, *, indexed: bool) -> pa.Array:
+    """What stands before each record: zero byte, id, with `indexed` the message's place."""
+    cursors = over(values, "no_schema_id")
+    begin, sizes = cursors.at, cursors.end - cursors.at
+    if not indexed:
+        return cursors.bytes_of(begin, np.minimum(sizes, _HEADER_BYTES))
+    rows = np.flatnonzero(cursors.end - cursors.at > _HEADER_BYTES)
+    cursors.at[rows] += _HEADER_BYTES
+    left = cursors.zigzag(rows)
+    while rows.size:
+        more = (left > 0) & (left < 100)
+        rows, left = rows[more], left[more] - 1
+        cursors.zigzag(rows)
+    begin = cursors.payloads.begin
+    return cursors.bytes_of(begin, np.minimum(np.maximum(cursors.at - begin, 0), sizes))
+
+
+def identified(prefix: bytes) -> tuple[int, tuple[int, ...]]:
+    """The schema's id and the message's place."""
+    return int.from_bytes(prefix[1:_HEADER_BYTES]), _place(prefix[_HEADER_BYTES:])
 
 
 def _place(indexes: bytes) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor
 from streamproc.clients.schema_registry import SchemaRegistry, UnknownId
 from streamproc.formats.avro import AvroReader
 from streamproc.formats.avro_schema import AvroType, parse_avro
-from streamproc.formats.binary import BinaryDecoder, RecordReader, RegisteredReader, UnknownSchema
+from streamproc.formats.binary import BinaryDecoder, RecordReader, RegisteredReader, UnknownSchema, identified, prefixes
 from streamproc.formats.moment import MomentFormat
 from streamproc.formats.protobuf import ProtobufReader
 from streamproc.formats.protobuf_schema import described, registered
@@ -92,3 +92,28 @@ def _registry(options: SourceOptions) -> SchemaRegistry:
 def _times(timestamps: Mapping[str, str], declared: pa.Schema, time_zone: str) -> dict[str, MomentFormat]:
     """How each declared column writes its times. ValueError for a pattern that is unknown."""
     return {name: moments(timestamps, name, time_zone) for name in declared.names}
+
+
+def sampled_fields(options: SourceOptions, payloads: Sequence[bytes]) -> pa.Schema:
+    """The columns that the schemas of these payloads have, the newest schema's first. UnknownSchema, Unavailable, ValueError."""
+    if options.avro is not None:
+        return avro_file(options.avro.schema_file).fields()
+    if options.protobuf is not None and options.protobuf.descriptor_set is not None:
+        return ProtobufReader.fields(described(options.protobuf.descriptor_set, options.protobuf.message or ""))
+    registry = _registry(options)
+    found: dict[str, pa.Field] = {}
+    indexed = options.format == "protobuf"
+    for prefix in sorted(_known(payloads, indexed=indexed), reverse=True):
+        schema_id, place = identified(prefix)
+        if indexed:
+            fields = ProtobufReader.fields(registered_message(registry, schema_id, place))
+        else:
+            fields = registered_avro(registry, schema_id).fields()
+        for one in fields:
+            found.setdefault(one.name, one)
+    return pa.schema(list(found.values()))
+
+
+def _known(payloads: Sequence[bytes], *, indexed: bool) -> set[bytes]:
+    framed = [payload for payload in payloads if payload[:1] == b"\0" and len(payload) > 5]
+    return set(prefixes(pa.array(framed, pa.binary()), indexed=indexed).to_pylist())

@@ -59,7 +59,7 @@ def test_debug_shows_the_traceback() -> None:
 def test_the_commands() -> None:
     result = CliRunner().invoke(cli, ["--help"])
     assert result.exit_code == 0
-    assert set(cli.commands) == {"run", "check", "explain", "test", "demo", "schema", "status", "epochs", "rollback"}
+    assert set(cli.commands) == {"run", "check", "explain", "infer", "test", "demo", "schema", "status", "epochs", "rollback"}
     assert "..." not in result.stdout.split("Commands:")[1], "a summary is cut"
 
 
