@@ -180,7 +180,8 @@ def build(
     joined = {name: _joined(job, job.tables[name], schema, connectors, world) for name, schema in plan.tables.items()}
     bounded = BoundedTables(joined, log.store, world)
     functions = {name: user_code.load_callable(spec.function, job.folder) for name, spec in job.functions.items()}
-    executor = Executor(plan, functions)
+    stateful = {name: user_code.load(spec.function, job.folder)() for name, spec in job.applies.items()}
+    executor = Executor(plan, functions, stateful)
     return Runtime(job, plan, tables, bounded, _sinks(job, connectors, world), executor, log, world, lease, boundary)
 
 

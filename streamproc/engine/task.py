@@ -266,11 +266,18 @@ class Task:
         return self._feeds.faults() if self._feeds is not None else {}
 
     def _becomes_final(self) -> bool:
+        wake_us = self._wake_us()
+        if wake_us is not None and self.world.clock.now_us() >= wake_us:
+            return True
         timer_us = self.runtime.executor.timer_us(self.standing.state)
         if timer_us is None:
             return False
         now_us = self.watermark_us()
         return now_us is not None and now_us >= timer_us
+
+    def _wake_us(self) -> int | None:
+        """When a stateful function's timer is due by the clock."""
+        return self.runtime.executor.wake_us(self.standing.state)
 
     def _the_feeds(self) -> Feeds:
         assert self._feeds is not None, "start() comes first"
@@ -278,7 +285,12 @@ class Task:
 
     async def _wait(self, wait_us: int | None) -> None:
         """Until news of a feed or the trigger's time; news cannot bring the trigger's time nearer."""
-        feeds = self._the_feeds()
+        feeds, wake_us = self._the_feeds(), self._wake_us()
+        if wait_us is None and wake_us is not None and not self.stopping:
+            sleep_s = max(wake_us - self.world.clock.now_us(), 0) / 1e6
+            await first_of(self.world.clock.sleep(sleep_s), feeds.news.wait())
+            feeds.news.clear()
+            return
         if wait_us is not None and not self.stopping:
             await first_of(self.world.clock.sleep(wait_us / 1e6), self._stopped())
             return

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from streamproc import registry
-from streamproc.job.keys import FunctionKeys, JobKeys, StepKeys, TestKeys
+from streamproc.job.keys import ApplyView, FunctionKeys, JobKeys, StepKeys, TestKeys
 
 VARIABLE = {"type": "string", "pattern": r"\$\{"}
 """Any value but SQL may also be a `${VAR}`."""
@@ -26,11 +26,12 @@ def json_schema() -> dict[str, Any]:
     sinks = _connectors("sink", registry.SINKS, registry.sink_options, definitions)
     tables = _connectors("table", registry.TABLES, registry.table_options, definitions)
     _own(FunctionKeys, "FunctionKeys", definitions)
+    _own(ApplyView, "ApplyView", definitions)
     root["properties"] |= {
         "sources": _named(root, "sources", sources),
         "tables": _named(root, "tables", _requiring(tables, "schema")),
         "functions": _named(root, "functions", {"$ref": f"{_DEFS}FunctionKeys"}),
-        "views": _named(root, "views", {"type": "string", "description": "Spark SQL"}),
+        "views": _named(root, "views", {"anyOf": [{"type": "string", "description": "Spark SQL"}, {"$ref": f"{_DEFS}ApplyView"}]}),
         "sinks": _named(root, "sinks", _requiring(sinks, "query")),
         "dead_letter": root["properties"]["dead_letter"] | {"anyOf": [sinks]},
         "tests": root["properties"]["tests"] | {"items": {"$ref": f"{_DEFS}TestKeys"}},

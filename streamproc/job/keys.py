@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, WithJsonSchema
 from pydantic_core import core_schema
 
-from streamproc.options import Duration, Options, instant_us
+from streamproc.options import DdlSchema, Duration, Options, instant_us
 from streamproc.schema import parse_ddl
 
 TimeUs = Annotated[int, BeforeValidator(instant_us), WithJsonSchema({"type": "string", "examples": ["2026-01-01T00:00:00Z"]})]
@@ -47,6 +47,26 @@ class FunctionKeys(Options):
     )
     returns: DdlType = Field(description="Spark type of what it returns")
     deterministic: bool = Field(False, description="equal arguments give equal results; otherwise what it returns is kept with the epoch")
+
+
+class ApplyKeys(Options):
+    """A stateful function over the rows of a view or source, called once an epoch with Arrow tables sorted by key."""
+
+    function: str = Field(
+        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$", description="package.module:Class, a streamproc.stateful.StatefulFunction"
+    )
+    input: str = Field(description="the view or source whose rows it gets")
+    key: list[str] = Field(min_length=1, description="columns whose values have state of their own")
+    columns: DdlSchema = Field(alias="schema", description="Spark DDL of the rows that it writes")
+    time: Literal["event", "processing"] = Field("event", description="what timers and ttl follow: the watermark, or the clock")
+    ttl: Duration | None = Field(None, gt=0, description="a key's state is forgotten so long after its last call")
+    deterministic: bool = Field(False, description="equal calls give equal results; otherwise what it returns is kept with the epoch")
+
+
+class ApplyView(Options):
+    """A view in Python."""
+
+    apply: ApplyKeys
 
 
 class MetricsOptions(Options):

@@ -18,10 +18,23 @@ from streamproc import registry, user_code
 from streamproc.batch import EXTRA_COLUMNS
 from streamproc.bounded import TableOptions
 from streamproc.errors import Fault, InvalidJob
+from streamproc.job.applied import read_apply
 from streamproc.job.document import Document, Path, read_document
 from streamproc.job.faults import NOT_YET, Faults, nearest, not_yet
 from streamproc.job.keys import FunctionKeys, JobKeys
-from streamproc.job.model import Asap, AvailableNow, FunctionSpec, Interval, Job, SinkSpec, SourceSpec, TableSpec, TestCase, Trigger
+from streamproc.job.model import (
+    ApplySpec,
+    Asap,
+    AvailableNow,
+    FunctionSpec,
+    Interval,
+    Job,
+    SinkSpec,
+    SourceSpec,
+    TableSpec,
+    TestCase,
+    Trigger,
+)
 from streamproc.job.planning import builtin_names, misfit, plan_parts
 from streamproc.job.steps import TestReader
 from streamproc.options import SinkOptions, SourceOptions, duration_us
@@ -109,7 +122,7 @@ class _JobReader:
         sources = {name: self._source(name) for name in self._section("sources")}
         tables = {name: self._table(name) for name in self._section("tables")}
         functions = {name: self._function(name) for name in self._section("functions")}
-        views = self._views()
+        views, applies = self._views()
         sinks = {name: self._sink(("sinks", name), "sink") for name in self._section("sinks")}
         dead = self._dead_letter()
         tests = self._tests(sources, tables, sinks)
@@ -117,7 +130,7 @@ class _JobReader:
         self._leases(keys)
         zone = self._zone()
         name = self._name()
-        planned = self._plan(sources, tables, functions, views, sinks, zone)
+        planned = self._plan(sources, tables, functions, views, applies, sinks, zone)
         if self._faults.found or keys is None or planned is None:
             return None
         text = self._document.text
@@ -131,6 +144,7 @@ class _JobReader:
             tables=_present(tables),
             functions=_present(functions),
             views=views,
+            applies=_present(applies),
             sinks=_present(sinks),
             trigger=trigger,
             checkpoint=keys.checkpoint or f"./checkpoints/{name}",
@@ -288,17 +302,21 @@ class _JobReader:
 
     # -- views and sinks ---------------------------------------------------------------------------------------
 
-    def _views(self) -> dict[str, str]:
-        views = {}
+    def _views(self) -> tuple[dict[str, str], dict[str, ApplySpec | None]]:
+        """Views in SQL, and those in Python."""
+        views: dict[str, str] = {}
+        applies: dict[str, ApplySpec | None] = {}
         for name, value in self._section("views").items():
             path = ("views", name)
             if isinstance(value, str) and value.strip():
                 views[name] = value
+            elif isinstance(value, dict) and "apply" in value:
+                applies[name] = read_apply(self._faults, self._document, path, value, FilePath(self._file).parent)
             elif isinstance(value, dict) and (unsupported := sorted(NOT_YET["view"] & value.keys())):
                 self._faults.add((*path, unsupported[0]), not_yet(repr(unsupported[0])) + ": write the view in SQL")
             else:
                 self._faults.add(path, f"view {name!r} should be SQL: SELECT … FROM …")
-        return views
+        return views, applies
 
     def _sink(self, path: Path, role: Role) -> SinkSpec | None:
         defaults = {} if role == "sink" else {"format": "json"}
@@ -446,15 +464,17 @@ class _JobReader:
         tables: Mapping[str, TableSpec | None],
         functions: Mapping[str, FunctionSpec | None],
         views: Mapping[str, str],
+        applies: Mapping[str, ApplySpec | None],
         sinks: Mapping[str, SinkSpec | None],
         zone: str | None,
     ) -> Plan | None:
         """The plan, also of a file with faults elsewhere, as long as every table and view is known."""
-        declared = [*sources.values(), *tables.values(), *functions.values()]
-        if zone is None or not sources or None in declared or len(views) < len(self._section("views")):
+        declared = [*sources.values(), *tables.values(), *functions.values(), *applies.values()]
+        if zone is None or not sources or None in declared or len(views) + len(applies) < len(self._section("views")):
             return None
         asked = {name: sink for name, sink in sinks.items() if sink is not None and sink.query.strip()}
-        return plan_parts(self._faults, self._document, _present(sources), _present(tables), _present(functions), views, asked, zone)
+        read, joined, known, stateful = (_present(specs) for specs in (sources, tables, functions, applies))
+        return plan_parts(self._faults, self._document, read, joined, known, views, stateful, asked, zone)
 
 
 def _present(specs: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,21 @@ class FunctionSpec:
 
 
 @dataclass(frozen=True)
+class ApplySpec:
+    """A view that is a stateful function: `function` is `package.module:Class`, a `StatefulFunction`, over the rows of `input`."""
+
+    name: str
+    function: str
+    input: str
+    key: tuple[str, ...]
+    schema: pa.Schema
+    time: Literal["event", "processing"]
+    ttl_us: int | None
+    deterministic: bool
+    line: int
+
+
+@dataclass(frozen=True)
 class SinkSpec:
     """A sink of the job, or one for late rows or dead letters (then `query` is empty). Lines are 1-based lines of the file."""
 
@@ -151,6 +166,7 @@ class Job:
     tables: Mapping[str, TableSpec] = field(repr=False)
     functions: Mapping[str, FunctionSpec] = field(repr=False)
     views: Mapping[str, str] = field(repr=False)
+    applies: Mapping[str, ApplySpec] = field(repr=False)
     sinks: Mapping[str, SinkSpec] = field(repr=False)
     trigger: Trigger
     checkpoint: str

@@ -11,7 +11,7 @@ from streamproc.batch import EXTRA_COLUMNS
 from streamproc.errors import Fault
 from streamproc.job.document import Document, Path
 from streamproc.job.faults import Faults, nearest
-from streamproc.job.model import FunctionSpec, Job, SinkSpec, SourceSpec, TableSpec
+from streamproc.job.model import ApplySpec, FunctionSpec, Job, SinkSpec, SourceSpec, TableSpec
 from streamproc.plan.faults import PlanFaults
 from streamproc.plan.plan import Plan, Watermark
 
@@ -32,19 +32,22 @@ def plan_parts(
     bounded: Mapping[str, TableSpec],
     functions: Mapping[str, FunctionSpec],
     views: Mapping[str, str],
+    applies: Mapping[str, ApplySpec],
     sinks: Mapping[str, SinkSpec],
     time_zone: str,
 ) -> Plan | None:
     """The plan, or None with the faults noted in `faults`."""
+    from streamproc.plan.apply import ApplyInfo
     from streamproc.plan.planner import BoundedInfo, SinkQuery, TableInfo, plan_job  # DuckDB is not needed to find faults of the file
     from streamproc.plan.python_functions import FunctionInfo
 
     tables = {name: TableInfo(source.schema, extra_columns(source), watermark_of(source)) for name, source in sources.items()}
     joined = {name: BoundedInfo(table.schema, versioned_of(table)) for name, table in bounded.items()}
     known = {name: FunctionInfo(function.returns, function.deterministic) for name, function in functions.items()}
+    stateful = {n: ApplyInfo(a.input, a.key, a.schema, a.time, a.ttl_us, a.deterministic) for n, a in applies.items()}
     queries = {name: SinkQuery(sink.query, sink.mode, sink.late is not None) for name, sink in sinks.items()}
     try:
-        made = plan_job(tables, views, queries, bounded=joined, functions=known, time_zone=time_zone)
+        made = plan_job(tables, views, queries, bounded=joined, functions=known, applies=stateful, time_zone=time_zone)
     except PlanFaults as error:
         for fault in error.faults:
             note_sql_fault(faults, document, fault.place, fault.line, fault.message)

@@ -37,7 +37,7 @@ class Duck:
 
     def __init__(self, time_zone: str = "UTC", functions: Functions | None = None) -> None:
         self._time_zone = time_zone
-        self._functions = functions or Functions()
+        self.functions = functions or Functions()
         self._connection = duckdb.connect(":memory:", config=_CONFIG)
         self._connection.execute(f"SET TimeZone = {quoted(time_zone)}")
         self._connection.execute("SET lock_configuration = true")
@@ -75,7 +75,7 @@ class Duck:
             return self._run(statement, tables)
         called = statement.called
         if called not in memo.rows:
-            memo.rows[called] = self._functions.evaluate(called, self._rows(called.input, memo, tables), memo)
+            memo.rows[called] = self.functions.evaluate(called, self._rows(called.input, memo, tables), memo)
         return self._run(statement.sql, {"input": memo.rows[called]})
 
     def _run(self, sql: str, tables: Mapping[str, pa.Table]) -> pa.Table:

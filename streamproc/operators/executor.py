@@ -14,9 +14,10 @@ from streamproc.operators.duck import EMPTY, Duck, DuckPool
 from streamproc.operators.operator import EpochOutput, EpochTime, Finished, Output, Poison
 from streamproc.operators.pipeline import Pipeline, Slices, Work
 from streamproc.operators.poison import SliceResult, Statements, run_slice, slices_of
-from streamproc.operators.python_calls import NO_FUNCTIONS, Called, Evaluated, Function, Functions, Statement, calls_in
-from streamproc.plan.plan import Plan
+from streamproc.operators.python_calls import NO_FUNCTIONS, NO_STATEFUL, Called, Evaluated, Function, Functions, Statement, calls_in
+from streamproc.plan.plan import Apply, Plan
 from streamproc.state.runs import Run
+from streamproc.stateful import StatefulFunction
 
 
 class Executor:
@@ -29,11 +30,11 @@ class Executor:
     """
 
     def __init__(
-        self, plan: Plan, functions: Mapping[str, Function] = NO_FUNCTIONS, *, threads: int = 2, slice_rows: int = 131_072,
-        merge_bytes_max: int = 16 << 20,
+        self, plan: Plan, functions: Mapping[str, Function] = NO_FUNCTIONS, stateful: Mapping[str, StatefulFunction] = NO_STATEFUL, *,
+        threads: int = 2, slice_rows: int = 131_072, merge_bytes_max: int = 16 << 20,
     ) -> None:  # fmt: skip
         self._plan, self._slice_rows, self._merge_bytes_max = plan, slice_rows, merge_bytes_max
-        python = Functions(functions)
+        python = Functions(functions, stateful)
         self._duck = Duck(plan.time_zone, python)
         self._duck_lock = threading.Lock()
         self._duck.at(0, {name: schema.empty_table() for name, schema in plan.tables.items()})
@@ -50,7 +51,8 @@ class Executor:
     @property
     def keeps_answers(self) -> bool:
         """Whether something is called whose results must be kept with the epoch."""
-        return any(self._kept.values())
+        applied = (step for query in self._plan.queries.values() for step in query.root.walk() if isinstance(step, Apply))
+        return any(self._kept.values()) or any(not step.deterministic for step in applied)
 
     @property
     def state_schemas(self) -> Mapping[str, pa.Schema]:
@@ -77,10 +79,11 @@ class Executor:
         if ending := [row for row in found if row.source in first_only]:
             return EpochOutput({}, {}, {}, ending)
         slices = {source: self._by_statement(source, results) for source, results in zip(self._plan.scans, sliced, strict=True)}
-        done = await asyncio.gather(*(self._finish(pipeline, slices, time, tables, state, limits) for pipeline in self._pipelines))
+        done = await asyncio.gather(*(self._finish(pipeline, slices, time, tables, state, limits, answers) for pipeline in self._pipelines))
         finished = {name: one for _, operators in done for name, one in operators.items()}
         output = self._output([output for output, _ in done], finished, found)
-        return replace(output, answers=self._answers(dict(zip(self._plan.scans, sliced, strict=True))))
+        called = self._answers(dict(zip(self._plan.scans, sliced, strict=True)))
+        return replace(output, answers=called | {name: table for done in finished.values() for name, table in done.answers.items()})
 
     def state_rows(self, sink: str, state: Mapping[str, Sequence[Run]], watermark_us: int | None) -> int:
         """Open groups, buffered rows and kept keys of the sink's operators. Counted anew at every call."""
@@ -91,6 +94,11 @@ class Executor:
     def timer_us(self, state: Mapping[str, Sequence[Run]]) -> int | None:
         """The smallest watermark at which something that waits becomes final and is written; None if nothing waits."""
         timers = (self._operators[name].timer_us(runs) for name, runs in state.items())
+        return min((timer for timer in timers if timer is not None), default=None)
+
+    def wake_us(self, state: Mapping[str, Sequence[Run]]) -> int | None:
+        """The smallest `now` at which a timer of a stateful function is due; None if there is none."""
+        timers = (self._operators[name].wake_us(runs) for name, runs in state.items())
         return min((timer for timer in timers if timer is not None), default=None)
 
     async def close(self) -> None:
@@ -126,10 +134,10 @@ class Executor:
 
     async def _finish(
         self, pipeline: Pipeline, slices: Mapping[str, Slices], time: EpochTime, tables: Mapping[str, pa.Table],
-        state: Mapping[str, Sequence[Run]], limits: Mapping[str, int],
+        state: Mapping[str, Sequence[Run]], limits: Mapping[str, int], answers: Mapping[str, pa.Table],
     ) -> tuple[Output, dict[str, Finished]]:  # fmt: skip
         def finish(duck: Duck) -> tuple[Output, dict[str, Finished]]:
-            work = Work(duck, time, slices, state, limits, self._slice_rows, self._merge_bytes_max)
+            work = Work(duck, time, slices, state, limits, self._slice_rows, self._merge_bytes_max, answers)
             return pipeline.finish(work), work.finished
 
         return await self._pool.run(finish, time.now_us, tables, time.watermark_start_us)

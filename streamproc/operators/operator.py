@@ -85,6 +85,8 @@ class Epoch:
     time: EpochTime
     limit: int | None
     merge_bytes_max: int
+    answers: Mapping[str, pa.Table] = field(default_factory=dict)
+    """What functions gave when the epoch was run before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Finished:
     late_rows: int = 0
     limit: int | None = None
     failures: Sequence[Failure] = ()
+    answers: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 class Operator(ABC):
@@ -150,5 +153,10 @@ class Operator(ABC):
 
     def timer_us(self, state: Sequence[Run]) -> int | None:
         """The smallest watermark of the task at which something that waits in the runs becomes final and is written."""
+        del state
+        return None
+
+    def wake_us(self, state: Sequence[Run]) -> int | None:
+        """The smallest `now` at which something that waits in the runs is due."""
         del state
         return None

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from streamproc.errors import Bug
 from streamproc.operators.aggregate import AggregateOperator
+from streamproc.operators.apply import ApplyOperator
 from streamproc.operators.dedup import DedupOperator
 from streamproc.operators.duck import ALL_ROWS, Duck, empty_input, nested
 from streamproc.operators.join import JoinOperator
@@ -23,6 +24,7 @@ from streamproc.operators.results import surviving
 from streamproc.operators.session import SessionOperator
 from streamproc.plan.plan import (
     Aggregate,
+    Apply,
     Dedup,
     Evaluate,
     Join,
@@ -43,6 +45,7 @@ CHANGES: Mapping[str, Change] = {"append": "append", "update": "upsert", "comple
 OPERATORS: Mapping[type[Step], Callable[[Any, Query, Duck], Operator]] = {
     Aggregate: AggregateOperator,
     SessionAggregate: SessionOperator,
+    Apply: ApplyOperator,
     Dedup: DedupOperator,
     Release: ReleaseOperator,
     Join: JoinOperator,
@@ -96,6 +99,7 @@ class Work:
     limits: Mapping[str, int]
     slice_rows: int
     merge_bytes_max: int
+    answers: Mapping[str, pa.Table]
     finished: dict[str, Finished] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
@@ -138,7 +142,7 @@ class Pipeline:
         if node.operator is None:
             return pa.concat_tables([fed.part.cast(node.schema) for port in inputs for fed in port])
         name = node.operator.id
-        epoch = Epoch(work.duck, self.source, work.time, work.limits.get(name), work.merge_bytes_max)
+        epoch = Epoch(work.duck, self.source, work.time, work.limits.get(name), work.merge_bytes_max, work.answers)
         done = node.operator.finish(epoch, inputs, work.state.get(name, ()))
         work.finished[name] = done
         work.failures.extend(done.failures)

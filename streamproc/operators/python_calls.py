@@ -16,9 +16,11 @@ from streamproc import user_code
 from streamproc.errors import BadRecord, StreamprocError
 from streamproc.plan.plan import Evaluate, FunctionCall
 from streamproc.schema import ddl_type
+from streamproc.stateful import StatefulFunction
 
 Function = Callable[..., pa.Array]
 NO_FUNCTIONS: Mapping[str, Function] = {}
+NO_STATEFUL: Mapping[str, StatefulFunction] = {}
 _ALIKE: tuple[Callable[[pa.DataType], bool], ...] = (
     pa.types.is_integer,
     pa.types.is_floating,
@@ -71,10 +73,10 @@ class Memo:
 
 
 class Functions:
-    """The job's functions by name. One is called at a time, whatever the number of threads."""
+    """The job's functions by name. One is called at a time, whatever the number of threads. `stateful`: by the view's name."""
 
-    def __init__(self, functions: Mapping[str, Function] = NO_FUNCTIONS) -> None:
-        self._functions = functions
+    def __init__(self, functions: Mapping[str, Function] = NO_FUNCTIONS, stateful: Mapping[str, StatefulFunction] = NO_STATEFUL) -> None:
+        self._functions, self.stateful = functions, stateful
         self._lock = threading.Lock()
 
     def evaluate(self, called: Called, rows: pa.Table, memo: Memo) -> pa.Table:
@@ -102,28 +104,28 @@ class Functions:
             raise
         except Exception as error:  # whatever the author's function raises
             raise BadRecord(f"function {call.function}: {type(error).__name__}: {error} ({user_code.place(error)})") from error
-        return _fitting(call, found, rows.num_rows)
+        return fitting(f"function {call.function}", found, call.type, rows.num_rows)
 
     def __repr__(self) -> str:
         return f"<Functions {', '.join(self._functions) or 'none'}>"
 
 
-def _fitting(call: FunctionCall, found: object, rows: int) -> pa.Array:
-    """What the function returned, as the type it declares."""
+def fitting(who: str, found: object, kind: pa.DataType, rows: int) -> pa.Array:
+    """What a function gave, as the type it declares. BadRecord, which begins with `who`: it does not fit."""
     if isinstance(found, pa.ChunkedArray):
         found = _array(found)
     if not isinstance(found, pa.Array):
-        raise BadRecord(f"function {call.function} returned {type(found).__name__}, not an Arrow array")
+        raise BadRecord(f"{who} returned {type(found).__name__}, not an Arrow array")
     if len(found) != rows:
-        raise BadRecord(f"function {call.function} returned {len(found)} values for {rows} rows")
-    if found.type == call.type:
+        raise BadRecord(f"{who} returned {len(found)} values for {rows} rows")
+    if found.type == kind:
         return found
-    if not pa.types.is_null(found.type) and not any(alike(found.type) and alike(call.type) for alike in _ALIKE):
-        raise BadRecord(f"function {call.function} returned {found.type}, declared is {ddl_type(call.type)}")
+    if not pa.types.is_null(found.type) and not any(alike(found.type) and alike(kind) for alike in _ALIKE):
+        raise BadRecord(f"{who} returned {found.type}, declared is {ddl_type(kind)}")
     try:
-        return found.cast(call.type)
+        return found.cast(kind)
     except pa.ArrowException as error:
-        raise BadRecord(f"function {call.function} returned {found.type}, which does not fit {ddl_type(call.type)}: {error}") from None
+        raise BadRecord(f"{who} returned {found.type}, which does not fit {ddl_type(kind)}: {error}") from None
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

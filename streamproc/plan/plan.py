@@ -292,6 +292,25 @@ class Join(Operation):
 
 
 @dataclass(frozen=True)
+class Apply(Unary, Operation):
+    """A stateful function over rows sorted by key. `prepare` is `SELECT … FROM input` and yields the input's `columns`, `_t` (BIGINT
+    µs: a row is late when it ≤ watermark; NULL: never) and `_order`, which orders a key's rows. `event`: timers and `ttl_us` follow
+    the watermark, else the logged time. Not `deterministic`: what it returned is kept with the epoch.
+    """
+
+    function: str
+    prepare: str
+    keys: tuple[str, ...]
+    columns: pa.Schema
+    schema: pa.Schema
+    id: str = "apply"
+    event: bool = True
+    ttl_us: int | None = None
+    deterministic: bool = False
+    lag_us: int = 0
+
+
+@dataclass(frozen=True)
 class Limit(Unary, Operation):
     """`LIMIT n` in append: the first n rows of the job's life."""
 

@@ -17,6 +17,7 @@ from sqlglot import exp
 
 from streamproc.batch import EXTRA_COLUMNS
 from streamproc.plan import modes, zone
+from streamproc.plan.apply import NO_APPLIES, ApplyInfo, applied
 from streamproc.plan.checked import Checker
 from streamproc.plan.dedup import distinct_rows, drop_duplicates, is_dedup
 from streamproc.plan.dialect import parse_query
@@ -74,13 +75,16 @@ def plan_job(
     *,
     bounded: Mapping[str, BoundedInfo] = NO_TABLES,
     functions: Mapping[str, FunctionInfo] = NO_FUNCTIONS,
+    applies: Mapping[str, ApplyInfo] = NO_APPLIES,
     time_zone: str = "UTC",
 ) -> Plan:
     """The plan of a job; PlanFaults with everything that is wrong in its SQL."""
     zone.SESSION.set(time_zone)
-    job = Job(tables, views, bounded, functions)
+    job = Job(tables, views, bounded, functions, applies)
     for name in views:
         job.attempt(f"views.{name}", views[name], partial(job.view, name, origin=False, mode=None))
+    for name in applies:
+        job.attempt(f"views.{name}", "", partial(job.view, name, origin=False, mode=None))
     queries: dict[str, Query] = {}
     for name, sink in sinks.items():
         query = job.attempt(f"sinks.{name}.query", sink.query, partial(job.query, name, sink))
@@ -90,7 +94,7 @@ def plan_job(
     scans = {name: Scan(name, job.scan_schema(name)) for name in tables}
     queries = {name: replace(q, root=completed(q.root, scans)) for name, q in queries.items()}
     watermarks = {name: t.watermark for name, t in tables.items() if t.watermark}
-    read = {name: info.schema for name, info in bounded.items() if name in job.read}
+    read = {name: job.table_schema(name) for name in bounded if name in job.read}
     checker = Checker(time_zone, read)
     for name, query in queries.items():
         job.attempt(f"sinks.{name}.query", sinks[name].query, partial(checker.check, query))
@@ -123,6 +127,7 @@ class Job:
     views: Mapping[str, str]
     bounded: Mapping[str, BoundedInfo] = field(default_factory=dict)
     functions: Mapping[str, FunctionInfo] = field(default_factory=dict)
+    applies: Mapping[str, ApplyInfo] = field(default_factory=dict)
     read: dict[str, set[str]] = field(default_factory=dict)
     faults: list[SqlFault] = field(default_factory=list)
     parsed: dict[str, exp.Query] = field(default_factory=dict)
@@ -165,10 +170,16 @@ class Job:
         if key not in self.planned:
             self.open.append(name)
             try:
-                self.planned[key] = Names(self, origin, mode).plan(self.parsed_view(name))
+                self.planned[key] = self._planned(name, Names(self, origin, mode))
             finally:
                 self.open.pop()
         return self.planned[key]
+
+    def _planned(self, name: str, env: Names) -> Relation:
+        if name not in self.applies:
+            return env.plan(self.parsed_view(name))
+        info = self.applies[name]
+        return applied(env, name, info, env.relation(exp.Table(this=exp.to_identifier(info.input))))
 
     def parsed_view(self, name: str) -> exp.Query:
         if name not in self.parsed:
@@ -195,6 +206,11 @@ class Job:
         columns = tuple(Column(f.name, f.type) for f in info.schema)
         read = self.read.setdefault(name, set())
         return Relation(columns, Table(name, info.schema), lambda _: quote(f"table:{name}"), name, mark=read.add)
+
+    def table_schema(self, name: str) -> pa.Schema:
+        """Columns of a bounded table that something reads, in their order; the first if only its rows are counted."""
+        declared = self.bounded[name].schema
+        return pa.schema([f for f in declared if f.name in self.read[name]] or [declared.field(0)])
 
     def scan_schema(self, name: str) -> pa.Schema:
         """Declared columns that something reads, in their order, then the extra ones; `_shard` if nothing is."""
@@ -281,7 +297,7 @@ class Names:
         name = node.name.lower()
         if name in self.ctes and not node.db:
             return self.ctes[name]
-        for known in self.job.views:
+        for known in (*self.job.views, *self.job.applies):
             if known.lower() == name:
                 return _untailed(self._view(known))
         for known in self.job.tables:
