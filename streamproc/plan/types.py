@@ -91,13 +91,19 @@ def text_literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+_SHORT = re.compile(r'"[^"@]+"|[ks][0-9]+|[0-9]+|\'[^\'@]*\'|CAST\([0-9]+ AS [A-Z]+\)')
+"""What costs nothing to write again: columns and literals."""
+
+
 def bound(values: Mapping[str, str], body: str) -> str:
-    """SQL of `body`, in which a name stands for an expression: it is written and computed once. The body
-    names it with @ before.
+    """SQL of `body`, in which a name stands for an expression: it is written and computed once, unless it is only a
+    column or a literal. The body names it with @ before.
     """
-    fields = ", ".join(f"'{name}': {text}" for name, text in values.items())
+    short = {} if "_v." in body else {name: text for name, text in values.items() if _SHORT.fullmatch(text)}
+    body = re.sub(r"@(\w+)", lambda m: short.get(m[1], m[0]), body)
+    fields = ", ".join(f"'{name}': {text}" for name, text in values.items() if name not in short)
     named = re.sub(r"@(\w+)", r"_v.\1", body)
-    return f"list_transform([{{{fields}}}], lambda _v: {named})[1]"
+    return f"list_transform([{{{fields}}}], lambda _v: {named})[1]" if fields else f"({named})"
 
 
 def fail(message: str) -> str:
