@@ -114,7 +114,10 @@ SELECT DISTINCT ON (auction, bidder) * FROM bid ORDER BY auction, bidder, dateTi
 
 -- q19
 SELECT * FROM (
-  SELECT b.*, 1 + (SELECT count(*) FROM bid o WHERE o.auction = b.auction AND o.price > b.price) AS rank_number FROM bid b
+  SELECT b.*, 1 + (  -- of equal bids the earlier one is ranked higher
+    SELECT count(*) FROM bid o WHERE o.auction = b.auction AND (o.price > b.price OR o.price = b.price AND o.dateTime < b.dateTime)
+  ) AS rank_number
+  FROM bid b
 )
 WHERE rank_number <= 10
 
