@@ -5,7 +5,7 @@ import time
 import pytest
 
 from streamproc.plan.plan import Project, Scan, Watermark
-from streamproc.plan.planner import SinkQuery, TableInfo, plan_job
+from streamproc.plan.planner import BoundedInfo, SinkQuery, TableInfo, plan_job
 from streamproc.schema import parse_ddl
 
 TABLES = {
@@ -79,3 +79,17 @@ def test_plans_quickly():
         plan_job(TABLES, views, sinks)
         took.append(time.perf_counter() - began)
     assert min(took) < 0.3  # about 0.05 s where nothing else runs
+
+
+@pytest.mark.parametrize(
+    ("sql", "read"),
+    [
+        ("SELECT t.a, u.y FROM t JOIN u ON t.a = u.k", ["k", "y"]),
+        ("SELECT t.a FROM t LEFT SEMI JOIN u ON t.a = u.k AND u.z > 1", ["k", "z"]),
+        ("SELECT t.a FROM t CROSS JOIN u", ["k"]),
+        ("SELECT u.* FROM t JOIN u ON t.a = u.k", ["k", "x", "y", "z"]),
+    ],
+)
+def test_columns_of_bounded_tables_that_are_read(sql: str, read: list[str]) -> None:
+    bounded = {"u": BoundedInfo(parse_ddl("k INT, x INT, y INT, z INT"))}
+    assert plan_job(TABLES, {}, {"out": SinkQuery(sql, "append")}, bounded=bounded).tables["u"].names == read
