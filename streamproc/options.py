@@ -315,3 +315,4 @@ class SinkOptions(Options):
     mode: Literal["append", "update", "complete"] = "append"
     query: str | None = Field(None, description="Spark SQL; required but for late and dead_letter")
     late: Any = Field(None, description="a sink for rows that the watermark refused")
+    changes: bool = Field(False, description="every change with its _op: insert, update_before, update_after, delete")

@@ -21,6 +21,7 @@ from streamproc.formats import source_decoder
 from streamproc.job import Job, SinkSpec, SourceSpec, TableSpec
 from streamproc.operators.executor import Executor
 from streamproc.operators.operator import EpochOutput, Output
+from streamproc.operators.written import for_sink
 from streamproc.plan.plan import Plan
 from streamproc.registry import sink_class, source_class, table_class
 from streamproc.sink import Sink
@@ -131,16 +132,10 @@ class Runtime:
         check_held(self.lease, self.job_name)
 
     def addressed(self, output: EpochOutput, letters: pa.Table | None, epoch: int) -> dict[str, Output]:
-        """Everything the epoch writes, by sink: results, late rows, dead letters.
-
-        Sinks that only append get an update's rows with the number of the epoch in `_epoch`.
-        """
+        """Everything the epoch writes, by sink: results, late rows, dead letters."""
         outputs: dict[str, Output] = {}
         for name, out in output.sinks.items():
-            outputs[name] = out
-            if out.change == "upsert" and self.sinks[name].appends_only:
-                numbers = pa.repeat(pa.scalar(epoch, pa.int64()), out.rows.num_rows)
-                outputs[name] = Output(out.rows.append_column("_epoch", numbers), "append")
+            outputs[name] = for_sink(out, self.sinks[name].appends_only, self.job.sinks[name].options.changes, epoch)
             if out.late is not None and f"{name}.late" in self.sinks:
                 outputs[f"{name}.late"] = Output(out.late, "append")
         if letters is not None:

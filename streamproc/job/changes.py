@@ -17,7 +17,7 @@ from sqlglot import exp, parse_one
 from streamproc.job.document import read_document
 from streamproc.job.model import Job, SinkSpec
 from streamproc.options import Options, WatermarkOptions
-from streamproc.plan.plan import Aggregate, Limit, Operation, Order, Plan, Query, StateColumn, Step
+from streamproc.plan.plan import Aggregate, Batch, Limit, Operation, Plan, Query, StateColumn, Step
 from streamproc.schema import ddl_type
 
 INPUT_KEYS = frozenset({"type", "stream", "stream_arn", "region", "topic", "topic_pattern", "path", "kind", "shards", "seed"})
@@ -210,14 +210,14 @@ def _state(query: Query) -> dict[str, object]:
             parts |= _aggregate_state(step)
         elif isinstance(step, Limit):
             parts[step.id] = f"LIMIT {step.rows}"
-        elif isinstance(step, Operation) and not isinstance(step, Order):
+        elif isinstance(step, Operation) and not isinstance(step, Batch):
             parts |= _operation_state(step)
     return parts
 
 
 def _operation_state(step: Operation) -> dict[str, object]:
     """All that is said of an operation but its inputs and what it makes of its results."""
-    said = {field.name: getattr(step, field.name) for field in fields(step) if field.name not in ("id", "schema", "post")}  # type: ignore[arg-type]
+    said = {field.name: getattr(step, field.name) for field in fields(step) if field.name not in ("id", "schema", "post", "branches")}  # type: ignore[arg-type]
     return {f"{step.id} {name}": str(value) for name, value in said.items() if not isinstance(value, Step)}
 
 

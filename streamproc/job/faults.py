@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 NOT_YET: dict[str, frozenset[str]] = {
     "source": frozenset({"read", "consumer"}),
     "table": frozenset({"query"}),
-    "sink": frozenset({"changes", "evolve", "on_error", "register"}),
+    "sink": frozenset({"evolve", "on_error", "register"}),
     "view": frozenset({"lambda"}),
 }
 """Keys that the format names and this version cannot run; a connector that declares one makes it known."""

@@ -351,7 +351,7 @@ class _JobReader:
     def _refuse_keys(self, path: Path, role: Role) -> None:
         what = "rows that were late" if role == "late" else "records that could not be used"
         given = self._value(path)
-        for key in ("query", "mode", "late"):
+        for key in ("query", "mode", "late", "changes"):
             if isinstance(given, dict) and given.get(key) is not None:
                 self._faults.add((*path, key), f"{'late' if role == 'late' else 'dead_letter'} gets {what} and takes no {key!r}: remove it")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -14,6 +15,9 @@ from streamproc.job.faults import Faults, nearest
 from streamproc.job.model import ApplySpec, FunctionSpec, Job, SinkSpec, SourceSpec, TableSpec
 from streamproc.plan.faults import PlanFaults
 from streamproc.plan.plan import Plan, Watermark
+
+if TYPE_CHECKING:
+    from streamproc.plan.modes import SinkQuery
 
 WRITTEN = ("_op", "_epoch", "_replay")
 """Columns that the engine may add to what a query yields."""
@@ -38,14 +42,14 @@ def plan_parts(
 ) -> Plan | None:
     """The plan, or None with the faults noted in `faults`."""
     from streamproc.plan.apply import ApplyInfo
-    from streamproc.plan.planner import BoundedInfo, SinkQuery, TableInfo, plan_job  # DuckDB is not needed to find faults of the file
+    from streamproc.plan.planner import BoundedInfo, TableInfo, plan_job  # DuckDB is not needed to find faults of the file
     from streamproc.plan.python_functions import FunctionInfo
 
     tables = {name: TableInfo(source.schema, extra_columns(source), watermark_of(source)) for name, source in sources.items()}
     joined = {name: BoundedInfo(table.schema, versioned_of(table)) for name, table in bounded.items()}
     known = {name: FunctionInfo(function.returns, function.deterministic) for name, function in functions.items()}
     stateful = {n: ApplyInfo(a.input, a.key, a.schema, a.time, a.ttl_us, a.deterministic) for n, a in applies.items()}
-    queries = {name: SinkQuery(sink.query, sink.mode, sink.late is not None) for name, sink in sinks.items()}
+    queries = {name: _sink_query(sink) for name, sink in sinks.items()}
     try:
         made = plan_job(tables, views, queries, bounded=joined, functions=known, applies=stateful, time_zone=time_zone)
     except PlanFaults as error:
@@ -56,6 +60,13 @@ def plan_parts(
     for path, message in misfits(made, sinks):
         faults.add(path, message)
     return made if len(faults.found) == before else None
+
+
+def _sink_query(sink: SinkSpec) -> SinkQuery:
+    from streamproc.plan.modes import SinkQuery  # as above
+
+    keys = _listed(getattr(sink.options, "keys", None))
+    return SinkQuery(sink.query, sink.mode, sink.late is not None, sink.options.changes, tuple(keys) or None)
 
 
 def builtin_names() -> frozenset[str]:
@@ -102,7 +113,10 @@ def misfit(path: Path, sink: SinkSpec, schema: pa.Schema) -> Iterator[tuple[Path
     unknown = [(key, i, column) for key, i, column in named if column not in schema.names]
     for key, i, column in unknown:
         yield (*path, key, i), f"there is no column {column!r} in the rows{nearest(column, schema.names)}"
-    refused = None if unknown else registry.sink_class(sink.type).refuses(sink.options, schema)
+    made = registry.sink_class(sink.type)
+    if sink.options.changes and not made.appends_only:
+        yield (*path, "changes"), f"{sink.type} overwrites rows by key and deletes what is gone; changes is for sinks that only append"
+    refused = None if unknown else made.refuses(sink.options, schema)
     if refused is not None:
         yield (*path, "partition_by" if refused.startswith("partition_by") else "type"), refused
 

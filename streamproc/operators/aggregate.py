@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.errors import Bug
+from streamproc.operators.difference import difference_sql
 from streamproc.operators.distinct import FILTERS, GROUPS_ONLY, NUMBER, DistinctValues
 from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.keys import normal, order_of
@@ -22,7 +23,8 @@ from streamproc.operators.operator import Epoch, Failure, Finished, Input, Opera
 from streamproc.operators.results import surviving
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, pane_sql, panes_sql, partial_sql
 from streamproc.plan.grouping_sets import SET
-from streamproc.plan.plan import Aggregate, Query, StateColumn
+from streamproc.plan.plan import Aggregate, Query, StateColumn, unweighted
+from streamproc.state.lookup import hashes_of, rows_of
 from streamproc.state.merge import merge
 from streamproc.state.runs import Run, next_chain, split_final
 
@@ -39,6 +41,8 @@ class AggregateOperator(Operator):
         self.id = f"{query.sink}/{step.id}"
         self._step, self._query = step, query
         self._labels = {name: step.labels.get(name, "grouping set" if name == SET else name) for name in ("_ws", *step.keys)}
+        self._schema = unweighted(step.schema)
+        self._difference_sql = difference_sql(self._schema)
         self._timed = step.uses_watermark and (step.window is not None or step.time_key is not None)
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         self._prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
@@ -71,6 +75,9 @@ class AggregateOperator(Operator):
             if self._query.mode == "update":
                 groups = self._touched(epoch.duck, runs, fresh)
         rows, failures = self._result(epoch.duck, groups, epoch.source)
+        if self._step.writes_changes:
+            before, _ = self._result(epoch.duck, groups[:-1])  # the last are this epoch's
+            rows = epoch.duck.query(self._difference_sql, before=before, after=rows).cast(self._step.schema)
         merged = merge(alive, lambda table: epoch.duck.query(self._combine_sql, input=table), epoch.merge_bytes_max)
         return Finished(rows, merged, late, late_rows, failures=failures)
 
@@ -157,7 +164,8 @@ class AggregateOperator(Operator):
         new = fresh[0]
         never = new.table.column("_we").null_count  # such groups may be anywhere in a run
         span = (None, None) if never else (new.window_min, new.window_max)
-        older = [rows for run in runs if run is not new and (rows := run.between(*span)).num_rows]
+        hashes = hashes_of(new.table)
+        older = [rows for run in runs if run is not new and (rows := rows_of(run, hashes, *span)).num_rows]
         if not older:
             return [new.table]
         match = " AND ".join(f"input.{name} IS NOT DISTINCT FROM touched.{name}" for name in ["_h", *self._groups()])
@@ -167,10 +175,10 @@ class AggregateOperator(Operator):
     def _result(self, duck: Duck, groups: Sequence[pa.Table], source: str = "") -> tuple[pa.Table, Sequence[Failure]]:
         """Results of the groups, without those that fail: an expression over the aggregates may."""
         if not groups:
-            return self._step.schema.empty_table(), ()
+            return self._schema.empty_table(), ()
         results = duck.query(self._result_sql, input=pa.concat_tables(groups))
         rows, failures = surviving(duck, self._step.post, results, source, self._labels)
-        return rows.cast(self._step.schema), failures
+        return rows.cast(self._schema), failures
 
     # -- SQL
 

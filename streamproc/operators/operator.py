@@ -48,7 +48,7 @@ class Failure:
 class Output:
     """What one query yields in an epoch: rows in a fixed order; refused rows for `late` (None where there are none
     or the query does not carry their origin) and how many source rows were refused, each once; results that failed,
-    which `rows` is without.
+    which `rows` is without. `has_ops`: `rows` are changes and end with `_op`.
     """
 
     rows: pa.Table
@@ -56,6 +56,7 @@ class Output:
     late: pa.Table | None = None
     late_rows: int = 0
     failures: Sequence[Failure] = ()
+    has_ops: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class EpochOutput:
 @dataclass(frozen=True, slots=True)
 class Epoch:
     """What an operator may use while it finishes an epoch. `source` is blamed for results that fail; `limit`: what is
-    left of a LIMIT, None at the start of the job's life.
+    left of a LIMIT (0 where a result that exists without rows was written), None at the start of the job's life.
     """
 
     duck: Duck

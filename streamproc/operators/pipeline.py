@@ -11,25 +11,28 @@ import pyarrow as pa
 from streamproc.errors import Bug
 from streamproc.operators.aggregate import AggregateOperator
 from streamproc.operators.apply import ApplyOperator
+from streamproc.operators.batch import BatchOperator
 from streamproc.operators.dedup import DedupOperator
 from streamproc.operators.duck import ALL_ROWS, Duck, empty_input, nested
 from streamproc.operators.join import JoinOperator
 from streamproc.operators.late import source_rows
 from streamproc.operators.limit import LimitOperator
+from streamproc.operators.maintain import MaintainOperator
 from streamproc.operators.operator import Epoch, EpochTime, Failure, Fed, Finished, Operator, Output
-from streamproc.operators.order import OrderOperator
 from streamproc.operators.python_calls import Called, Evaluated, Statement
 from streamproc.operators.release import ReleaseOperator
 from streamproc.operators.results import surviving
 from streamproc.operators.session import SessionOperator
+from streamproc.operators.written import with_ops
 from streamproc.plan.plan import (
     Aggregate,
     Apply,
+    Batch,
     Dedup,
     Evaluate,
     Join,
     Limit,
-    Order,
+    Maintain,
     Project,
     Query,
     Release,
@@ -50,7 +53,8 @@ OPERATORS: Mapping[type[Step], Callable[[Any, Query, Duck], Operator]] = {
     Release: ReleaseOperator,
     Join: JoinOperator,
     Limit: LimitOperator,
-    Order: OrderOperator,
+    Batch: BatchOperator,
+    Maintain: MaintainOperator,
 }
 
 
@@ -134,6 +138,8 @@ class Pipeline:
         count = source_rows(late) + sum(done.late_rows for done in work.finished.values() if done.late is None)
         change = CHANGES[self.query.mode]
         refused = pa.concat_tables(late, promote_options="default") if late else None
+        if self.query.root.changes:
+            return Output(with_ops(work.duck, rows, self.query.key), change, refused, count, work.failures, has_ops=True)
         return Output(rows, change, refused, count, work.failures)
 
     def _rows(self, node: Node, work: Work) -> pa.Table:

@@ -18,7 +18,7 @@ from streamproc.operators.late import refused, source_rows
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
-from streamproc.plan.plan import Query, SessionAggregate
+from streamproc.plan.plan import Query, SessionAggregate, unweighted
 from streamproc.state.merge import merge
 from streamproc.state.runs import Run, next_chain, split_final
 
@@ -36,6 +36,7 @@ class SessionOperator(Operator):
             check_state(state)
         self.id = f"{query.sink}/{step.id}"
         self._step, self._query = step, query
+        self._schema = unweighted(step.schema)
         self._timed = step.uses_watermark and query.mode != "complete"
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         self._prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
@@ -132,7 +133,7 @@ class SessionOperator(Operator):
     def _changes(self, epoch: Epoch, state: Sequence[Run], fresh: Sequence[Run]) -> tuple[pa.Table, Sequence[Failure]]:
         """Sessions that this epoch made or widened, with weight 1, and what they were before, with -1."""
         if not fresh:
-            return self._weighted(self._step.schema.empty_table(), 1), ()
+            return self._weighted(self._schema.empty_table(), 1), ()
         first_us = pc.min(fresh[0].table.column("_ws")).as_py()
         older = [rows for run in state if (rows := run.between(first_us, 2**63 - 1)).num_rows]
         known = f"SELECT input.* FROM input SEMI JOIN fresh ON {same_key(self._step.keys, 'input', 'fresh')}"
@@ -154,7 +155,7 @@ class SessionOperator(Operator):
         """Results of the sessions in `partial`, without those that fail: an expression over the aggregates may."""
         results = duck.query(self._result_sql, input=partial)
         rows, failures = surviving(duck, self._step.post, results, source, ["_ws", *self._step.keys])
-        return rows.cast(self._step.schema), failures
+        return rows.cast(self._schema), failures
 
     # -- SQL
 

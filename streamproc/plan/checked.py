@@ -9,7 +9,7 @@ import pyarrow as pa
 from streamproc.errors import Bug
 from streamproc.plan.faults import RefusedError
 from streamproc.plan.one_pass import one_pass_sql
-from streamproc.plan.plan import Aggregate, Join, Order, Project, Query, SessionAggregate
+from streamproc.plan.plan import Aggregate, Join, Project, Query, SessionAggregate, Several, unweighted
 from streamproc.plan.types import text_literal
 
 
@@ -30,10 +30,12 @@ class Checker:
     def check(self, query: Query) -> None:
         """RefusedError if the query fails whatever the rows are; Bug if it does not bind or yields other types."""
         for step in query.root.walk():
-            if isinstance(step, Project | Order):
+            if isinstance(step, Project):
                 self._expect(self._run(step.sql, step.input.schema), step.schema, step.sql)
             elif isinstance(step, Aggregate):
-                self._expect(self._run(_in_one_pass(step), step.input.schema), step.schema, step.post)
+                self._expect(self._run(_in_one_pass(step), step.input.schema), unweighted(step.schema), step.post)
+            elif isinstance(step, Several):
+                self._check_several(step)
             elif isinstance(step, Join):
                 self._check_join(step)
 
@@ -43,14 +45,19 @@ class Checker:
         sql = step.in_one_pass('SELECT * FROM "left"', 'SELECT * FROM "right"')
         self._expect(self._run(sql, step.left.schema), step.schema, sql)
 
+    def _check_several(self, step: Several) -> None:
+        kept = [unweighted(self._run(keep, below.schema)) for keep, below in zip(step.keep, step.inputs, strict=True)]
+        self._expect(self._run(step.post, self._run(step.sql, *kept)), unweighted(step.schema), f"{step.sql}\n{step.post}")
+
     def close(self) -> None:
         self._connection.close()
 
-    def _run(self, sql: str, schema: pa.Schema) -> pa.Schema:
-        return self._rows(sql, schema).schema
+    def _run(self, sql: str, *schemas: pa.Schema) -> pa.Schema:
+        return self._rows(sql, *schemas).schema
 
-    def _rows(self, sql: str, schema: pa.Schema) -> pa.Table:
-        self._connection.register("input", schema.empty_table())
+    def _rows(self, sql: str, *schemas: pa.Schema) -> pa.Table:
+        for port, schema in enumerate(schemas):
+            self._connection.register(f"input{port or ''}", schema.empty_table())
         try:
             return self._connection.sql(sql).to_arrow_table()
         except (self._duckdb.DataError, self._duckdb.InvalidInputException) as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from streamproc.plan.plan import (
     Aggregate,
+    Batch,
     Dedup,
     Evaluate,
     Join,
     JoinSide,
     Limit,
-    Order,
+    Maintain,
     Plan,
     Project,
     Query,
@@ -75,8 +76,6 @@ def _operator(query: Query, step: Step) -> list[str]:
         return [f"Evaluate {', '.join(call.result for call in step.calls)} in Python{kept}"]
     if isinstance(step, Limit):
         return [f"Limit {step.rows}: the first rows of the job's life; state: one counter"]
-    if isinstance(step, Order):
-        return [f"Order {step.sql}"]
     if isinstance(step, Release):
         left = f" and {step.back} rows a key" if step.back else " and running totals by key" if step.carries else ""
         return [f"Release {step.sql}", f"  keep    {step.keep}", f"  state   rows until the watermark passes their _we{left}"]
@@ -88,6 +87,10 @@ def _operator(query: Query, step: Step) -> list[str]:
         ]
     if isinstance(step, Join):
         return _join(step)
+    if isinstance(step, Batch):
+        return [f"Batch over the whole result {step.sql}"]
+    if isinstance(step, Maintain):
+        return _maintain(step)
     assert isinstance(step, Aggregate), step
     window = f", window {step.window}" if step.window else ", sessions" if isinstance(step, SessionAggregate) else ""
     return [
@@ -110,6 +113,18 @@ def _join(step: Join) -> list[str]:
 
 def _leaving(name: str, side: JoinSide) -> str:
     return f"{name} ones until the watermark passes the last time of a match" if side.bounded else f"{name} ones for ever"
+
+
+def _maintain(step: Maintain) -> list[str]:
+    by = " and ".join(", ".join(keys) or "nothing" for keys in step.keys)
+    kept = "rows that can still come into the result" if step.prune else "every row that is in force"
+    leaves = "until the watermark passes their key's time" if step.final else "kept until they are retracted"
+    return [
+        f"Maintain by {by}: what changes is computed anew",
+        *(f"  keeps   {keep}" for keep in step.keep),
+        f"  result  {step.sql}",
+        f"  state   {kept}, {leaves}",
+    ]
 
 
 def _state(state: StateColumn) -> str:

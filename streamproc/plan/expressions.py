@@ -304,10 +304,7 @@ def _refused(message: str) -> Callable[[Compiler, exp.Expr], Sql]:
     return build
 
 
-_OVER = (
-    "OVER windows (ROW_NUMBER, LAG, running sums) are not supported yet; for the top row of a group use max_by(x, y) with GROUP BY, "
-    "or compute them where the sink's table is read"
-)
+_OVER = "a window function can stand only in SELECT and QUALIFY; compute it in a subquery or view and use its column"
 _SUBQUERY = "a subquery in an expression is not supported yet; write the values out, or make it a sink of its own"
 
 OPERATORS: dict[type[exp.Expr], Callable[[Compiler, exp.Expr], Sql]] = {

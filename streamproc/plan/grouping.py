@@ -16,10 +16,11 @@ from streamproc.plan.arithmetic import field as struct_field
 from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.grouping_sets import SET, grouping_value, is_grouping, written_sets
+from streamproc.plan.maintain import by_mode
 from streamproc.plan.names import output_name
 from streamproc.plan.plan import Aggregate, Project, SessionAggregate, Step
-from streamproc.plan.relation import ORIGIN, Column, Relation, Tail, Time, arrival, hidden_name
-from streamproc.plan.select import Draft, Output, has_aggregate, is_aggregate, limit_rows, ordered, projected
+from streamproc.plan.relation import ORIGIN, WEIGHED, Column, Relation, Tail, Time, arrival, hidden_columns, hidden_name
+from streamproc.plan.select import Draft, Output, has_aggregate, is_aggregate, kept_key, limit_rows, ordered, projected
 from streamproc.plan.time_window import TimeWindow, column_of, is_window, read_window
 from streamproc.plan.types import STRING, WINDOW_TYPE, Sql, quote
 from streamproc.plan.zone import SESSION
@@ -70,12 +71,8 @@ def group_rows(draft: Draft) -> None:
     """A SELECT with GROUP BY or aggregates."""
     if not is_aggregate(draft.node):
         return
-    if draft.rows.computed and draft.env.mode not in ("append", None):
-        raise RefusedError(
-            "an aggregate over an aggregate is not supported yet; write the inner result to a sink and aggregate where that table is read"
-        )
     groups = read_groups(draft)
-    draft.result = _aggregate(draft, groups)
+    draft.result = by_mode(draft, _aggregate(draft, groups))
 
 
 def read_groups(draft: Draft) -> Groups:
@@ -269,7 +266,7 @@ def _aggregate(draft: Draft, groups: Groups) -> Relation:
     result = projected(Relation((), reader, lambda _: "input"), [*outputs, *sorting], condition, reader)
     common = {
         "input": reader,
-        "prepare": _prepare(groups, states, read),
+        "prepare": _prepare(groups, states, read, WEIGHED if reader.changes else ()),
         "keys": (*(name for name, _ in groups.keys.values()), *([SET] if groups.sets else [])),
         "labels": groups.labels,
         "states": states.state_columns,
@@ -282,8 +279,19 @@ def _aggregate(draft: Draft, groups: Groups) -> Relation:
     step = _step(draft, groups, common)
     return Relation(
         result.columns[: len(outputs)], step, lambda _: "input",
-        sources=rows.sources, has_watermark=rows.has_watermark, computed=True, origin=False, tail=tail,
+        sources=rows.sources, has_watermark=rows.has_watermark, computed=True, origin=False, tail=tail, key=_key(groups, outputs),
     )  # fmt: skip
+
+
+def _key(groups: Groups, outputs: Sequence[Output]) -> tuple[str, ...] | None:
+    """The outputs that tell the groups apart."""
+    names = [name for name, _ in groups.keys.values()]
+    if groups.sets:
+        return None
+    if groups.window is None:
+        return kept_key(outputs, names)
+    ways = (kept_key(outputs, [*names, window.text]) for window in (WINDOW, window_column(["start"])[0], window_column(["end"])[0]))
+    return next((key for key in ways if key is not None), None)
 
 
 def _step(draft: Draft, groups: Groups, common: dict[str, Any]) -> Aggregate:
@@ -322,7 +330,8 @@ def _input(draft: Draft, states: States) -> tuple[Step, str]:
     origin = draft.env.origin and draft.rows.origin
     draft.env.read_origin(draft.rows.sources, (*order, *(ORIGIN if origin else ())))
     if not origin:
-        return draft.rows.step, f"{draft.rows.body(order)}{draft.condition}"
+        weight = WEIGHED if draft.rows.step.changes else ()
+        return draft.rows.step, f"{draft.rows.body((*order, *weight))}{draft.condition}"
     columns = [c for c in (*draft.rows.columns, *_extras(draft)) if c.name not in ORIGIN]
     for column in columns:
         draft.rows.mark(column.ref or column.name)
@@ -337,11 +346,11 @@ def _extras(draft: Draft) -> list[Column]:
     return list({name: c for scope in draft.scopes for name, c in scope.used.items()}.values())
 
 
-def _prepare(groups: Groups, states: States, rows: str) -> str:
+def _prepare(groups: Groups, states: States, rows: str, weight: Sequence[str]) -> str:
     columns = [f"{text} AS {name}" for text, (name, _) in groups.keys.items()]
     columns += [f"{text} AS {name}" for text, name in states.columns.items()]
     columns += [f"CAST(0 AS INTEGER) AS {SET}"] if groups.sets else []
     if groups.window is not None:
         time = f"epoch_us({groups.window.text})"
         columns += [f"{time} AS _t"] if groups.window.window else [f"{time} AS _ws", f"epoch_us({groups.window.end}) AS _we"]
-    return f"SELECT {', '.join(columns) or 'true AS _row'} FROM {rows}"
+    return f"SELECT {', '.join(columns) or 'true AS _row'}{hidden_columns(weight)} FROM {rows}"

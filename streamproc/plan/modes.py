@@ -2,40 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from streamproc.plan.faults import RefusedError
-from streamproc.plan.plan import Aggregate, Join, Limit, Operation, Order, OutputMode, Project, Query, Step
-from streamproc.plan.relation import Relation, Tail
+from streamproc.plan.plan import (
+    Aggregate,
+    Batch,
+    Join,
+    Limit,
+    Maintain,
+    Operation,
+    OutputMode,
+    Project,
+    Query,
+    Scan,
+    Step,
+    unweighted,
+    weighted,
+)
+from streamproc.plan.relation import WEIGHED, Relation, Tail
 from streamproc.plan.types import quote
 
 
-def finish(sink: str, mode: OutputMode, late: bool, relation: Relation) -> Query:
+@dataclass(frozen=True)
+class SinkQuery:
+    """A sink's SQL and output mode; `late`: rows at operators must say where they came from. `changes`: the sink is told every
+    change of the result, also what is gone. `keys`: columns by which it overwrites, where it says them.
+    """
+
+    query: str
+    mode: OutputMode
+    late: bool = False
+    changes: bool = False
+    keys: tuple[str, ...] | None = None
+
+
+def finish(name: str, sink: SinkQuery, relation: Relation) -> Query:
     """The query of a sink; RefusedError where the mode does not fit."""
-    _check_mode(mode, relation)
-    root, tail = _root(relation), relation.tail
-    if tail is not None:
-        root = _tailed(root, relation, tail, mode)
-    return Query(sink, root, mode, relation.schema, late and any(isinstance(step, Operation) for step in relation.step.walk()))
+    _check_mode(sink, relation)
+    carries_origin = sink.late and any(isinstance(step, Operation) for step in relation.step.walk())
+    root = _root(relation, sink.changes)
+    if relation.tail is not None:
+        root = _tailed(root, relation, relation.tail, sink.mode)
+    return Query(name, root, sink.mode, relation.schema, carries_origin, relation.key if sink.keys is None else sink.keys)
 
 
 def aggregates_of(step: Step) -> list[Aggregate]:
     return [step for step in step.walk() if isinstance(step, Aggregate)]
 
 
-def _root(relation: Relation) -> Step:
-    text = relation.body(())
-    return relation.step if text == "input" else Project(relation.step, text[1:-1], relation.schema)
+def _root(relation: Relation, changes: bool) -> Step:
+    """The step that yields the query's rows. Where every group that is touched has a row, an aggregate at the root does not look
+    up what it was before.
+    """
+    step = relation.step
+    sound = " WHERE " not in relation.body(())
+    if type(step) is Aggregate and step.writes_changes and sound and " WHERE " not in step.post and not changes:
+        step = replace(step, writes_changes=False, schema=unweighted(step.schema))
+    text = relation.body(WEIGHED if step.changes else ())
+    if text == "input":
+        return step
+    return Project(step, text[1:-1], weighted(relation.schema) if step.changes else relation.schema)
 
 
-def _check_mode(mode: OutputMode, relation: Relation) -> None:
-    aggregates = aggregates_of(relation.step)
-    if mode == "complete" and not aggregates:
-        raise RefusedError("mode complete needs an aggregate, since all rows of the job would be kept; write mode: append")
-    for step in aggregates:
-        if mode == "append" and not step.uses_watermark:
+def _check_mode(sink: SinkQuery, relation: Relation) -> None:
+    if sink.mode == "complete":
+        _check_complete(sink, relation)
+    for step in aggregates_of(relation.step):
+        if sink.mode == "append" and not step.uses_watermark:
             needed = _why_not_final(step, relation)
             raise RefusedError(f"mode append writes a group when no more rows can come, which {needed}, or write mode: update")
+
+
+def _check_complete(sink: SinkQuery, relation: Relation) -> None:
+    if not aggregates_of(relation.step):
+        raise RefusedError("mode complete needs an aggregate, since all rows of the job would be kept; write mode: append")
+    if any(isinstance(leaf, Scan) for leaf in _above_aggregates(relation.step)):
+        raise RefusedError("mode complete needs an aggregate over every source that the query reads; write mode: update")
+    if sink.changes:
+        raise RefusedError("mode complete writes the whole result, not its changes; write mode: update, or leave `changes` out")
+
+
+def _above_aggregates(step: Step) -> Iterator[Step]:
+    """The steps from the root down to the first aggregates."""
+    yield step
+    for below in () if isinstance(step, Aggregate) else step.inputs:
+        yield from _above_aggregates(below)
 
 
 def _why_not_final(step: Aggregate, relation: Relation) -> str:
@@ -53,7 +106,8 @@ def _tailed(root: Step, relation: Relation, tail: Tail, mode: OutputMode) -> Ste
     if mode == "complete" and tail.order:
         columns = ", ".join(quote(c.name) for c in relation.columns)
         limit = "" if tail.limit is None else f" LIMIT {tail.limit}"
-        return Order(root, f"SELECT {columns} FROM input ORDER BY {tail.order}{limit}", relation.schema)
+        sql = f"SELECT {columns} FROM input ORDER BY {tail.order}{limit}"
+        return Batch((root,), ("SELECT * FROM input",), sql, relation.schema, id="order")
     if mode != "append" or tail.limit is None:
         raise RefusedError(f"LIMIT in mode {mode} needs ORDER BY in mode complete; in append it gives the first rows of the job's life")
     return Limit(root, tail.limit, relation.schema)
@@ -70,6 +124,8 @@ def notes(queries: Mapping[str, Query]) -> tuple[str, ...]:
                 found.append(f"sink {name}: groups without an event-time window are kept for ever; state grows with the number of keys")
         joins = [step for step in query.root.walk() if isinstance(step, Join)]
         found += [f"sink {name}: {text}" for step in joins for text in _kept_for_ever(step, query.mode)]
+        if any(isinstance(step, Maintain) and not step.final and step.prune is None for step in query.root.walk()):
+            found.append(f"sink {name}: rows in force below a second step are kept until they are retracted; state grows with their number")
     return tuple(found)
 
 

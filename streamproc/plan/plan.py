@@ -19,6 +19,18 @@ OutputMode = Literal["append", "update", "complete"]
 JoinKind = Literal["inner", "left", "right", "full", "semi", "anti"]
 
 
+WEIGHT = "#w"
+
+
+def weighted(schema: pa.Schema) -> pa.Schema:
+    """With the column of weights."""
+    return schema.append(pa.field(WEIGHT, pa.int64()))
+
+
+def unweighted(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name != WEIGHT])
+
+
 class Step:
     """A node of a query's tree. Its rows are appended, or, with `changes`, they are changes of a result: then a column
     `#w` (BIGINT, not 0) says how often a row came (above 0) or went (below), as in a Z-set.
@@ -185,6 +197,12 @@ class Aggregate(Unary, Operation):
     """Grouping sets: keys (and `_ws`) that each has. A row goes to a group of every set; in it the other keys are NULL and `_g`,
     the last key, is the set's number.
     """
+    writes_changes: bool = False
+    """In update: the changes of its result (`schema` has weights), not the touched groups' new rows."""
+
+    @property
+    def changes(self) -> bool:
+        return self.writes_changes
 
 
 @dataclass(frozen=True)
@@ -320,12 +338,53 @@ class Limit(Unary, Operation):
 
 
 @dataclass(frozen=True)
-class Order(Unary, Operation):
-    """`ORDER BY … LIMIT` in complete: `sql` is `SELECT … FROM input ORDER BY … LIMIT …`."""
+class Several(Operation):
+    """A step that makes its result anew from rows of all its inputs: of each it wants what `keep` says (`SELECT … FROM input`,
+    with the weight where that has one); `sql` reads these as `input`, `input1`, …; `post`, row by row over what it yields, gives
+    `schema`.
+    """
 
+    branches: tuple[Step, ...]
+    keep: tuple[str, ...]
     sql: str
     schema: pa.Schema
-    id: str = "order"
+    post: str = "SELECT * FROM input"
+    id: str = "batch"
+
+    @property
+    def inputs(self) -> tuple[Step, ...]:
+        return self.branches
+
+    def over(self, *inputs: Step) -> Self:
+        return replace(self, branches=inputs)
+
+
+@dataclass(frozen=True)
+class Batch(Several):
+    """In complete: batch SQL over the whole result below."""
+
+
+@dataclass(frozen=True)
+class Maintain(Several):
+    """In update: a result that is kept up with the changes (or new rows) of its inputs. The rows of every input are kept; an
+    epoch computes the result of the touched keys before and after it, and writes the difference. `keys` are, for each input,
+    SQL over what is kept, equal where rows have to do with each other (no keys: all have). `sql` yields the same for the same rows
+    in any order, a row standing as often as it is there.
+    """
+
+    keys: tuple[tuple[str, ...], ...] = ()
+    prune: str | None = None
+    """Over the only input's rows, where they are never retracted: those that can still come into the result."""
+    final: tuple[str, ...] = ()
+    """For each input, SQL of the watermark (BIGINT µs) at which its key's rows are final; none: never."""
+    lag_us: int = 0
+    global_group: bool = False
+    """`sql` gives a row also where there are no rows."""
+    id: str = "maintain"
+
+    @property
+    def changes(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -339,6 +398,8 @@ class Query:
     mode: OutputMode
     schema: pa.Schema
     carries_origin: bool = False
+    key: tuple[str, ...] | None = None
+    """Columns by which the rows of a result that changes are told apart; None: by all of them."""
 
 
 @dataclass(frozen=True)

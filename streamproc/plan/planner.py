@@ -23,11 +23,12 @@ from streamproc.plan.dialect import parse_query
 from streamproc.plan.faults import CircleError, DependsOnFaultyViewError, LocatedError, PlanFaults, RefusedError, SqlFault, nearest
 from streamproc.plan.grouping import group_rows
 from streamproc.plan.joins import join_rows
+from streamproc.plan.maintain import over_rows
+from streamproc.plan.modes import SinkQuery
 from streamproc.plan.plan import Operation, OutputMode, Plan, Query, Scan, Step, Table, Watermark
 from streamproc.plan.python_functions import NO_FUNCTIONS, FunctionInfo, evaluate_conditions, evaluate_laterals, evaluate_results
 from streamproc.plan.ranking import bound_ranks
 from streamproc.plan.relation import Column, Relation, Time, hidden_name
-from streamproc.plan.release import release_rows
 from streamproc.plan.select import Draft, Rule, explode_laterals, filter_rows, order_and_limit, project_rows, read_from, refuse_clauses
 from streamproc.plan.types import quote, text_literal
 from streamproc.plan.unions import union
@@ -35,7 +36,7 @@ from streamproc.plan.unions import union
 T = TypeVar("T")
 RULES: tuple[Rule, ...] = (
     refuse_clauses, bound_ranks, read_from, join_rows, evaluate_laterals, explode_laterals, evaluate_conditions, filter_rows,
-    evaluate_results, project_rows, group_rows, release_rows, distinct_rows, order_and_limit,
+    evaluate_results, project_rows, group_rows, over_rows, distinct_rows, order_and_limit,
 )  # fmt: skip
 """What a SELECT goes through, in this order."""
 NO_TABLES: Mapping[str, BoundedInfo] = MappingProxyType({})
@@ -56,15 +57,6 @@ class BoundedInfo:
 
     schema: pa.Schema
     versioned: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class SinkQuery:
-    """A sink's SQL and output mode; `late`: rows at operators must say where they came from."""
-
-    query: str
-    mode: OutputMode
-    late: bool = False
 
 
 def plan_job(
@@ -155,7 +147,7 @@ class Job:
         for step in relation.step.walk():
             if isinstance(step, Table):
                 raise RefusedError(f"{step.name} is a bounded table; a query reads a source and joins the table to it")
-        return modes.finish(name, sink.mode, late, relation)
+        return modes.finish(name, replace(sink, late=late), relation)
 
     def view(self, name: str, origin: bool, mode: OutputMode | None) -> Relation:
         if name in self.open:
@@ -228,6 +220,7 @@ class Names:
     origin: bool
     mode: OutputMode | None
     ctes: dict[str, Relation] = field(default_factory=dict)
+    queries: dict[str, exp.Query] = field(default_factory=dict)
 
     @property
     def functions(self) -> Mapping[str, FunctionInfo]:
@@ -254,9 +247,10 @@ class Names:
             return self
         if clause.args.get("recursive"):
             raise RefusedError("WITH RECURSIVE is not supported on a stream")
-        inner = replace(self, ctes=dict(self.ctes))
+        inner = replace(self, ctes=dict(self.ctes), queries=dict(self.queries))
         for cte in clause.expressions:
             inner.ctes[cte.alias.lower()] = _untailed(inner.plan(cte.this))
+            inner.queries[cte.alias.lower()] = cte.this
         return inner
 
     def relation(self, node: exp.Expr) -> Relation:
@@ -269,9 +263,12 @@ class Names:
         return self._named(node).named(node.alias or node.name)
 
     def definition(self, node: exp.Expr) -> exp.Query | None:
-        """The query of a view that is named alone."""
-        named = isinstance(node, exp.Table) and isinstance(node.this, exp.Identifier) and node.name.lower() not in self.ctes
-        view = next((known for known in self.job.views if named and known.lower() == node.name.lower()), None)
+        """The query of a view, or of WITH, that is named alone."""
+        if not isinstance(node, exp.Table) or not isinstance(node.this, exp.Identifier):
+            return None
+        if node.name.lower() in self.ctes:
+            return self.queries[node.name.lower()]
+        view = next((known for known in self.job.views if known.lower() == node.name.lower()), None)
         return None if view is None else self.job.parsed_view(view)
 
     def delay_us(self, sources: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.one_pass import one_pass_sql
 from streamproc.plan.relation import Column, Relation, RelationScope, Time, hidden_columns
-from streamproc.plan.select import Draft, Output, has_aggregate, has_over, ordered, projected, row_outputs
+from streamproc.plan.select import Draft, Output, has_aggregate, has_over, kept_key, ordered, projected, row_outputs
 from streamproc.plan.types import BIGINT, DOUBLE, INT, NULL, Sql, duck_type, is_integral, is_orderable
 
 RANKS = ("row_number", "rank", "dense_rank")
@@ -53,6 +53,8 @@ class Over:
     """ORDER BY of each window: SQL over `columns`, its way, and what it says of event time."""
     sql: str
     outputs: tuple[Output, ...]
+    key: tuple[str, ...] | None = None
+    """Columns of the result that no two rows have in common; None if that is not known."""
     top: Top | None = None
     prune: str | None = None
     levels: tuple[Level, ...] = ()
@@ -79,6 +81,8 @@ def read_over(draft: Draft) -> Over:
     compiler = OverCompiler(draft)
     outputs = _outputs(compiler, draft)
     qualify = _qualified(compiler, draft.node.args.get("qualify"))
+    if not kept:
+        mark(next(iter(names.values())))  # a row has at least one column
     kept = {ref: kept[ref] for ref in sorted(kept, key=lambda ref: int(ref[1:]))}
     columns = pa.schema([pa.field(ref, c.type) for ref, c in kept.items()])
     rows = compiler.rendered("input", [f.name for f in columns if is_orderable(f.type)])
@@ -95,12 +99,24 @@ def read_over(draft: Draft) -> Over:
         orders=tuple(level.order for level in compiler.levels),
         sql=result.body(())[1:-1],
         outputs=outputs,
+        key=_key(compiler, outputs, draft.rows, top),
         top=top,
         levels=tuple(compiler.levels),
         rows=rows,
         conditions=tuple(q.text for q in qualify),
         prune=None if top is None else f"SELECT {', '.join(columns.names)} FROM {rows} WHERE w0 <= {top.n}",
     )
+
+
+def _key(compiler: OverCompiler, outputs: Sequence[Output], rows: Relation, top: Top | None) -> tuple[str, ...] | None:
+    """By the place in the partition, else by what tells the rows below apart."""
+    own = {c.name: c.sql for c in rows.columns}
+    ways = [] if rows.key is None else [[own[name] for name in rows.key]]
+    for text, (function, level) in compiler.ranks.items():
+        if function == "row_number":
+            alone = top is not None and top.n == 1
+            ways.insert(0, [*level.partition, *([] if alone else [text])])
+    return next((key for way in ways if (key := kept_key(outputs, way)) is not None), None)
 
 
 def _renamed(given: Relation, names: Mapping[Column, str], mark: Callable[[str], None]) -> Relation:

@@ -17,6 +17,8 @@ from streamproc.plan.types import BIGINT, STRING, Sql, is_orderable, quote
 
 ORIGIN = ("_source", "_shard", "_offset")
 """What `late` rows carry besides the relation's columns."""
+WEIGHED = ("w",)
+"""The hidden column of weights."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Column:
 class Relation:
     """`body(hidden)` is what stands after FROM: `input`, or a subquery over it, with the hidden columns (`"#_shard"`, …)
     asked for. `mark` is told which columns are read; `extras` are columns that `*` leaves out. `origin`: hidden columns may
-    be those of `ORIGIN`, since every row is one of a source. `computed`: an operator lies below, which needs more than one row.
+    be those of `ORIGIN`, since every row is one of a source; those of a result that changes are `WEIGHED`. `computed`: an
+    operator lies below, which needs more than one row. `key`: columns that no two rows have in common; None if that is not known.
     """
 
     columns: tuple[Column, ...]
@@ -77,6 +80,7 @@ class Relation:
     computed: bool = False
     origin: bool = True
     tail: Tail | None = None
+    key: tuple[str, ...] | None = None
 
     def named(self, alias: str) -> Relation:
         """Its columns are found under this alias only."""

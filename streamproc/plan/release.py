@@ -16,7 +16,7 @@ from streamproc.plan.faults import RefusedError
 from streamproc.plan.plan import Project, Release, Scan, StateColumn, Step
 from streamproc.plan.ranking import Level, Over, read_over
 from streamproc.plan.relation import ORIGIN, Column, Relation, Time, hidden_name
-from streamproc.plan.select import Draft, has_over, projected
+from streamproc.plan.select import Draft, projected
 from streamproc.plan.types import STRING, is_orderable, quote
 
 _NEEDED = (
@@ -25,17 +25,9 @@ _NEEDED = (
 )
 
 
-def release_rows(draft: Draft) -> None:
-    """A SELECT with window functions in append."""
-    if has_over(draft.node):
-        if draft.env.mode not in ("append", None):
-            raise RefusedError("OVER windows (ROW_NUMBER, LAG, running sums) are not supported yet in this mode")
-        draft.result = released(draft)
-
-
 def released(draft: Draft) -> Relation:
     """A SELECT with window functions, over rows that are only added."""
-    _keep_origin(draft)
+    keep_origin(draft)
     rows = draft.rows
     over = read_over(draft)
     times = zip(over.partition, over.partition_times, strict=True)
@@ -48,7 +40,7 @@ def released(draft: Draft) -> Relation:
     )  # fmt: skip
 
 
-def _keep_origin(draft: Draft) -> None:
+def keep_origin(draft: Draft) -> None:
     """Rows at the operator say where they came from, where `late` shows it."""
     rows = draft.rows
     if not (draft.env.origin and rows.origin):

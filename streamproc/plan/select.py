@@ -251,6 +251,8 @@ def projected(relation: Relation, outputs: Sequence[Output], condition: str, ste
     """`SELECT outputs FROM relation condition` as a relation over `step`."""
     columns = tuple(Column(o.name, stored(o.value).type, o.time) for o in outputs)
     refuse_twice(columns)
+    own = {c.name: c.sql for c in relation.columns}
+    key = None if relation.key is None else kept_key(outputs, [own.get(name, "") for name in relation.key])
     listed = ", ".join(f"{stored(o.value).text} AS {quote(o.name)}" for o in outputs)
 
     def body(hidden: Sequence[str]) -> str:
@@ -258,8 +260,15 @@ def projected(relation: Relation, outputs: Sequence[Output], condition: str, ste
 
     return Relation(
         columns, step, body,
-        sources=relation.sources, has_watermark=relation.has_watermark, computed=relation.computed, origin=relation.origin,
+        sources=relation.sources, has_watermark=relation.has_watermark, computed=relation.computed, origin=relation.origin, key=key,
     )  # fmt: skip
+
+
+def kept_key(outputs: Sequence[Output], key: Sequence[str]) -> tuple[str, ...] | None:
+    """The outputs that are the key's columns (given as SQL); None if one is missing, or where a row becomes several."""
+    names = {o.value.text: o.name for o in reversed(outputs)}
+    exploded = any(o.value.text.startswith("unnest(") for o in outputs)
+    return None if exploded or any(k not in names for k in key) else tuple(names[k] for k in key)
 
 
 def stored(value: Sql) -> Sql:

@@ -18,6 +18,7 @@ from streamproc.engine.task import Task
 from streamproc.errors import StreamprocError
 from streamproc.job import Added, Job, Reshard, SinkSpec, SourceSpec, TableSpec, TestCase, TestStep, load_job
 from streamproc.options import instant_us
+from streamproc.registry import sink_class
 from streamproc.sink import EpochId, Sink
 from streamproc.source import Source
 from streamproc.testing.crash import Crash, Died
@@ -101,8 +102,8 @@ class JobRun:
         return MemoryTable(spec, schema, time_zone, lambda: self.tables.get(spec.name, ()))
 
     def sink(self, spec: SinkSpec, name: str, world: World) -> Sink:
-        del world, spec
-        return self.sinks.setdefault(name, MemorySink())
+        del world
+        return self.sinks.setdefault(name, MemorySink(appends_only=sink_class(spec.type).appends_only))
 
     async def start(self) -> None:
         """A new worker on what the store holds."""

@@ -25,8 +25,8 @@ class MemorySink(Sink):
     guarantee = "exactly once"
     undoes = True
 
-    def __init__(self, keys: tuple[str, ...] = ()) -> None:
-        self.appends_only = not keys  # type: ignore[misc]  # a fake stands for both kinds of sink
+    def __init__(self, keys: tuple[str, ...] = (), appends_only: bool = True) -> None:
+        self.appends_only = appends_only and not keys  # type: ignore[misc]  # a fake stands for both kinds of sink
         self._keys = keys
         self._epochs: dict[EpochId, tuple[Change, pa.Table]] = {}
         self._failures: list[Literal["before", "after"]] = []

@@ -207,7 +207,6 @@ def test_faults_of_a_source(keys: str, line: int, part: str) -> None:
 @pytest.mark.parametrize(
     ("change", "line", "part"),
     [
-        (("    query: |", "    changes: true\n    query: |"), 15, "'changes' is not supported yet by this version"),
         (("    query: |", "    register: {type: glue}\n    query: |"), 15, "'register' is not supported yet by this version"),
         (("    query: |", "    mode: upsert\n    query: |"), 15, "should be 'append', 'update' or 'complete', not 'upsert'"),
         (("    query: |", "    late: s3://x/\n    query: |"), 15, "late is a sink, such as {type: files, path: ./late/}"),

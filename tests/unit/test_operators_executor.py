@@ -11,7 +11,7 @@ from streamproc.errors import BadRecord, Bug, StreamprocError
 from streamproc.operators.duck import Duck, nested
 from streamproc.operators.executor import Executor
 from streamproc.operators.operator import EpochTime
-from streamproc.plan.plan import Aggregate, Limit, Order, Plan, Project, Query, Scan, StateColumn
+from streamproc.plan.plan import Aggregate, Batch, Limit, Plan, Project, Query, Scan, StateColumn
 from streamproc.state.files import to_bytes
 from windows.tumbling import Tumbling
 
@@ -152,7 +152,7 @@ async def test_limit_is_the_first_rows_of_the_jobs_life(executor):
 
 
 async def test_order_by_in_complete(executor):
-    ordered = Order(SUM, "SELECT * FROM input ORDER BY n DESC, k LIMIT 2", SUMS)
+    ordered = Batch((SUM,), ("SELECT * FROM input",), "SELECT * FROM input ORDER BY n DESC, k LIMIT 2", SUMS)
     one = executor(plan(out=(ordered, "complete")), slice_rows=10)
     output = await run(one, rows(100))
     everything = await run(executor(plan(out=(SUM, "complete")), slice_rows=10), rows(100))
