@@ -17,6 +17,7 @@ from sqlglot import exp
 
 from streamproc.batch import EXTRA_COLUMNS
 from streamproc.plan import modes, zone
+from streamproc.plan.apply import NO_APPLIES, ApplyInfo, applied
 from streamproc.plan.checked import Checker
 from streamproc.plan.dedup import distinct_rows, drop_duplicates, is_dedup
 from streamproc.plan.dialect import parse_query
@@ -66,13 +67,16 @@ def plan_job(
     *,
     bounded: Mapping[str, BoundedInfo] = NO_TABLES,
     functions: Mapping[str, FunctionInfo] = NO_FUNCTIONS,
+    applies: Mapping[str, ApplyInfo] = NO_APPLIES,
     time_zone: str = "UTC",
 ) -> Plan:
     """The plan of a job; PlanFaults with everything that is wrong in its SQL."""
     zone.SESSION.set(time_zone)
-    job = Job(tables, views, bounded, functions)
+    job = Job(tables, views, bounded, functions, applies)
     for name in views:
         job.attempt(f"views.{name}", views[name], partial(job.view, name, origin=False, mode=None))
+    for name in applies:
+        job.attempt(f"views.{name}", "", partial(job.view, name, origin=False, mode=None))
     queries: dict[str, Query] = {}
     for name, sink in sinks.items():
         query = job.attempt(f"sinks.{name}.query", sink.query, partial(job.query, name, sink))
@@ -115,6 +119,7 @@ class Job:
     views: Mapping[str, str]
     bounded: Mapping[str, BoundedInfo] = field(default_factory=dict)
     functions: Mapping[str, FunctionInfo] = field(default_factory=dict)
+    applies: Mapping[str, ApplyInfo] = field(default_factory=dict)
     read: dict[str, set[str]] = field(default_factory=dict)
     faults: list[SqlFault] = field(default_factory=list)
     parsed: dict[str, exp.Query] = field(default_factory=dict)
@@ -157,10 +162,16 @@ class Job:
         if key not in self.planned:
             self.open.append(name)
             try:
-                self.planned[key] = Names(self, origin, mode).plan(self.parsed_view(name))
+                self.planned[key] = self._planned(name, Names(self, origin, mode))
             finally:
                 self.open.pop()
         return self.planned[key]
+
+    def _planned(self, name: str, env: Names) -> Relation:
+        if name not in self.applies:
+            return env.plan(self.parsed_view(name))
+        info = self.applies[name]
+        return applied(env, name, info, env.relation(exp.Table(this=exp.to_identifier(info.input))))
 
     def parsed_view(self, name: str) -> exp.Query:
         if name not in self.parsed:
@@ -283,7 +294,7 @@ class Names:
         name = node.name.lower()
         if name in self.ctes and not node.db:
             return self.ctes[name]
-        for known in self.job.views:
+        for known in (*self.job.views, *self.job.applies):
             if known.lower() == name:
                 return _untailed(self._view(known))
         for known in self.job.tables:
