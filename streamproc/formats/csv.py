@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from streamproc.formats import scalar
 from streamproc.formats.decoder import BOM_SQL, TextDecoder
+from streamproc.formats.json_sql import RESCUED
 from streamproc.formats.moment import MomentFormat
 from streamproc.formats.scalar import Judge, Misfit, quoted
 from streamproc.options import CsvOptions
@@ -71,7 +72,7 @@ def csv_decoder(
     time_zone: str,
 ) -> TextDecoder:
     """Decoder of `schema`'s columns out of lines with the fields `columns` (default: those of `declared`, in order)."""
-    names = list(declared.names if columns is None else columns)
+    names = [name for name in declared.names if name != RESCUED] if columns is None else list(columns)  # a line of another shape is bad
     places = [names.index(name) if name in names else None for name in schema.names]
     moments = [scalar.moments(timestamps, f.name, time_zone) for f in schema]
     judges = [scalar.text_judge(f.type, moment) for f, moment in zip(schema, moments, strict=True)]

@@ -43,22 +43,24 @@ def batch_sql(schema: pa.Schema, declared: pa.Schema, moments: list[MomentFormat
     return f"""
         SELECT {values}CASE WHEN {fits} THEN true ELSE false END AS fits FROM (
         SELECT *{"".join(f", {value} AS c{i}" for i, value in tokens.values.items())} FROM (
+        SELECT *{"".join(f", {items} AS i{i}" for i, items in tokens.items.items())} FROM (
         SELECT v, x{"".join(f", x[{i + 1}]::VARCHAR AS t{i}" for i in range(len(tokens.pointers)))} FROM (
         SELECT v, CASE WHEN {strict} THEN {found} END AS x FROM (
-        {BOM_SQL}))))"""
+        {BOM_SQL})))))"""
 
 
 _ITEM = re.compile(r"\be(\d+)\b")
 
 
 class _Tokens:
-    """What is read of a payload: the token ti is at `pointers[i]`, its value ci where `values` has one. The fields of a
+    """What is read of a payload: the token ti is at `pointers[i]`, its value ci where `values` has one, its items ii. The fields of a
     STRUCT have tokens of their own.
     """
 
     def __init__(self) -> None:
         self.pointers: list[str] = []
         self.values: dict[int, str] = {}
+        self.items: dict[int, str] = {}
 
     def column(self, field: pa.Field, declared: pa.Schema, moment: MomentFormat) -> Guarded:
         """Both expressions over v and the ti and ci."""
@@ -70,19 +72,26 @@ class _Tokens:
     def _field(self, field: pa.Field, above: str, moment: MomentFormat) -> Guarded:
         i, kind = len(self.pointers), field.type
         token, value = f"t{i}", f"c{i}"
-        pointer = above + "/" + field.name.replace("~", "~0").replace("/", "~1")
+        pointer = above + _pointer(field.name)
         self.pointers.append(pointer)
         no_value = f"({token} IS NULL OR {token} = 'null')" if field.nullable else "false"
         if pa.types.is_struct(kind) and _is_plain(kind):
             return self._struct(kind, pointer, token, no_value, moment)
-        self.values[i] = _value_sql(kind, token, moment)
         if pa.types.is_nested(kind):
-            return Guarded(value, f"({no_value} OR {_nested_fits(field.name, kind, token, moment)})")
+            return self._items(field, i, no_value, moment)
+        self.values[i] = _value_sql(kind, token, moment)
         if pa.types.is_string(kind):
             return Guarded(value, f"(starts_with({token}, '\"') OR {no_value} OR {_as_written(field.name, token)})")
         if pa.types.is_decimal(kind):
             return Guarded(value, f"({value} IS NOT NULL AND {_exact_number(field.name, token)} OR {no_value})")
         return Guarded(value, f"({scalar.present_sql(kind, value)} OR {no_value})")
+
+    def _items(self, field: pa.Field, i: int, no_value: str, moment: MomentFormat) -> Guarded:
+        token, items = f"t{i}", f"i{i}"
+        if _is_plain(field.type) and not pa.types.is_struct(field.type):
+            self.items[i] = f"CASE WHEN {_opened(field.type, token)} THEN {_items(field.type, token)} END"
+        self.values[i] = _nested_sql(field.type, token, moment, items)
+        return Guarded(f"c{i}", f"({no_value} OR {_nested_fits(field.name, field.type, token, moment, items)})")
 
     def _struct(self, kind: pa.StructType, pointer: str, token: str, no_value: str, moment: MomentFormat) -> Guarded:
         inner = [self._field(f.with_nullable(True), pointer, moment) for f in kind]
@@ -104,49 +113,72 @@ def _is_plain(kind: pa.DataType) -> bool:
     return _is_plain(kind.value_type) if pa.types.is_list(kind) else True
 
 
-def _nested_sql(kind: pa.DataType, token: str, moment: MomentFormat) -> str:
-    """Value of a token that is an array or object; NULL where it is none."""
+def _nested_sql(kind: pa.DataType, token: str, moment: MomentFormat, items: str | None = None) -> str:
+    """Value of a token that is an array or object; NULL where it is none. `items`: where its items are, if they are made already."""
     if not _is_plain(kind):
         return "NULL"
     if pa.types.is_struct(kind):
-        fields = ", ".join(f"{quoted(f.name)}: {_value_sql(f.type, _member(token, f.name), moment)}" for f in kind)
-        return f"CASE WHEN starts_with({token}, '{{') THEN {{{fields}}} END"
-    item, items = _lambda(token), _items(kind, token)
-    if pa.types.is_map(kind):
-        values = f"list_transform({items}, lambda {item}: {_value_sql(kind.item_type, item, moment)})"
-        return f"CASE WHEN {_distinct_keys(token)} THEN map(json_keys({token}), {values}) END"
-    values = f"list_transform({items}, lambda {item}: {_value_sql(kind.value_type, item, moment)})"
-    return f"CASE WHEN starts_with({token}, '[') THEN {values} END"
+        return _struct_sql(kind, token, [_member(token, f.name) for f in kind], moment)
+    item, inner = _lambda(token), _item_type(kind)
+    value = (
+        _struct_sql(inner, f"{item}[1]", _members(inner, item), moment) if pa.types.is_struct(inner) else _value_sql(inner, item, moment)
+    )
+    values = f"list_transform({items or _items(kind, token)}, lambda {item}: {value})"
+    return f"CASE WHEN {_opened(kind, token)} THEN {f'map(json_keys({token}), {values})' if pa.types.is_map(kind) else values} END"
 
 
-def _nested_fits(name: str, kind: pa.DataType, token: str, moment: MomentFormat) -> str:
+def _struct_sql(kind: pa.StructType, token: str, members: list[str], moment: MomentFormat) -> str:
+    fields = ", ".join(f"{quoted(f.name)}: {_value_sql(f.type, member, moment)}" for f, member in zip(kind, members, strict=True))
+    return f"CASE WHEN starts_with({token}, '{{') THEN {{{fields}}} END"
+
+
+def _nested_fits(name: str, kind: pa.DataType, token: str, moment: MomentFormat, items: str | None) -> str:
     """Whether every value in the column's token fits. Numbers whose digits matter are as written where the whole token is."""
     if not _is_plain(kind):
         return "false"
-    sure, lenient = (_fits(kind, token, moment, exact) for exact in ("false", "true"))
+    sure, lenient = (_fits(kind, token, moment, exact, items) for exact in ("false", "true"))
     if sure == lenient:
         return sure
     packed, packed_token = (f"replace(replace({text}, ', ', ','), ': ', ':')" for text in ("v", token))
-    return f"CASE WHEN {sure} THEN true WHEN {lenient} THEN {_verbatim(name, packed_token, packed)} ELSE false END"
+    verbatim = _verbatim(name, packed_token, packed)
+    if "DECIMAL" in sure:  # most are fractions
+        return f"CASE WHEN {verbatim} THEN {lenient} ELSE {sure} END"
+    return f"CASE WHEN {sure} THEN true WHEN {lenient} THEN {verbatim} ELSE false END"
 
 
-def _fits(kind: pa.DataType, token: str, moment: MomentFormat, exact: str) -> str:
+def _fits(kind: pa.DataType, token: str, moment: MomentFormat, exact: str, items: str | None = None) -> str:
     """True or false, never NULL."""
     if pa.types.is_struct(kind):
-        fits = " AND ".join([f"starts_with({token}, '{{')", *(_fits(f.type, _member(token, f.name), moment, exact) for f in kind)])
-    elif pa.types.is_map(kind) or pa.types.is_list(kind):
-        item = _lambda(token)
-        inner = _fits(kind.item_type if pa.types.is_map(kind) else kind.value_type, item, moment, exact)
-        every = f"coalesce(list_bool_and(list_transform({_items(kind, token)}, lambda {item}: {inner})), true)"
-        opened = _distinct_keys(token) if pa.types.is_map(kind) else f"starts_with({token}, '[')"
-        fits = f"{opened} AND {every}"
+        fits = _struct_fits(kind, token, [_member(token, f.name) for f in kind], moment, exact)
+    elif pa.types.is_nested(kind):
+        fits = f"{_opened(kind, token)} AND {_every(kind, token, moment, exact, items or _items(kind, token))}"
     elif pa.types.is_string(kind):
-        fits = f"starts_with({token}, '\"') OR {_rewritten_as_is(token)} OR {exact}"
+        # of an array or object as text the spaces matter too
+        as_written = f"{exact} AND left({token}, 1) NOT IN ('[', '{{')"
+        fits = f"starts_with({token}, '\"') OR {_rewritten_as_is(token)} OR {as_written}"
     else:
-        value = _value_sql(kind, token, moment)
-        fits = scalar.present_sql(kind, value)
+        fits = scalar.present_sql(kind, _value_sql(kind, token, moment))
         if pa.types.is_decimal(kind):
             fits = f"{fits} AND ({_plain_number(token)} OR {exact})"
+    return _or_null(token, fits)
+
+
+def _every(kind: pa.DataType, token: str, moment: MomentFormat, exact: str, items: str) -> str:
+    """Every item fits."""
+    item, inner = _lambda(token), _item_type(kind)
+    if pa.types.is_struct(inner):
+        fits = _or_null(f"{item}[1]", _struct_fits(inner, f"{item}[1]", _members(inner, item), moment, exact))
+    else:
+        fits = _fits(inner, item, moment, exact)
+    return f"coalesce(list_bool_and(list_transform({items}, lambda {item}: {fits})), true)"
+
+
+def _struct_fits(kind: pa.StructType, token: str, members: list[str], moment: MomentFormat, exact: str) -> str:
+    inner = (_fits(f.type, member, moment, exact) for f, member in zip(kind, members, strict=True))
+    return " AND ".join([f"starts_with({token}, '{{')", *inner])
+
+
+def _or_null(token: str, fits: str) -> str:
     return f"CASE WHEN {token} IS NULL OR {token} = 'null' THEN true WHEN {fits} THEN true ELSE false END"
 
 
@@ -156,8 +188,27 @@ def _lambda(token: str) -> str:
     return f"e{level}"
 
 
+def _item_type(kind: pa.DataType) -> pa.DataType:
+    return kind.item_type if pa.types.is_map(kind) else kind.value_type
+
+
 def _items(kind: pa.DataType, token: str) -> str:
-    return f"json_extract({token}, '{'$.*' if pa.types.is_map(kind) else '$[*]'}')::VARCHAR[]"
+    """The tokens of an array or map; of structs a list each: its own token, then those of its fields, read in one go."""
+    every = f"json_extract({token}, '{'$.*' if pa.types.is_map(kind) else '$[*]'}')::VARCHAR[]"
+    inner, item = _item_type(kind), _lambda(token)
+    if not pa.types.is_struct(inner):
+        return every
+    pointers = ", ".join(quoted(_pointer(f.name)) for f in inner)
+    return f"list_transform({every}, lambda {item}: list_concat([{item}], json_extract({item}, [{pointers}])::VARCHAR[]))"
+
+
+def _members(kind: pa.StructType, item: str) -> list[str]:
+    """The tokens of a struct's fields in its list (see _items)."""
+    return [f"{item}[{i + 2}]" for i in range(len(kind))]
+
+
+def _opened(kind: pa.DataType, token: str) -> str:
+    return _distinct_keys(token) if pa.types.is_map(kind) else f"starts_with({token}, '[')"
 
 
 def _distinct_keys(token: str) -> str:
@@ -165,7 +216,11 @@ def _distinct_keys(token: str) -> str:
 
 
 def _member(token: str, name: str) -> str:
-    return f"json_extract({token}, {quoted('/' + name.replace('~', '~0').replace('/', '~1'))})::VARCHAR"
+    return f"json_extract({token}, {quoted(_pointer(name))})::VARCHAR"
+
+
+def _pointer(name: str) -> str:
+    return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 # ---- single values

@@ -43,7 +43,7 @@ def encoded(row: Row, options: Encoding, names: Sequence[str]) -> bytes:
     if options.format == "csv":
         out = io.StringIO()
         writer = csv.writer(out, delimiter=options.csv.delimiter, quotechar=options.csv.quote, lineterminator="")
-        writer.writerow([options.csv.null if row.get(n) is None else _text(row[n]) for n in names])
+        writer.writerow([options.csv.null if row.get(n) is None else _text(row[n]) for n in names if n != "_rescued"])
         return out.getvalue().encode()
     return json.dumps(dict(row), default=_text, ensure_ascii=False).encode()
 

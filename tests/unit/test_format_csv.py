@@ -119,6 +119,10 @@ def test_no_column_is_read():
     assert (decoded.rows.num_rows, decoded.bad["index"].to_pylist()) == (2, [2])
 
 
+def test_rescued_is_no_field_of_a_line():
+    assert decode(["1,x", "2"], "n INT, _rescued STRING, s STRING") == ([(1, None, "x")], {1: "malformed_csv"})
+
+
 def test_a_nested_type_is_refused_at_once():
     with pytest.raises(ValueError, match="ARRAY<INT>"):
         make_decoder("csv", parse_ddl("a ARRAY<INT>"))
