@@ -64,6 +64,8 @@ async def propose(path: str, name: str | None = None, overrides: Sequence[str] =
     if not sample.records:
         raise StreamprocError(f"source {name} has no records (within {PATIENCE_S:.0f} s); start: earliest reads from the beginning")
     found = await asyncio.to_thread(_guessed, sample, options)
+    if options.format == "csv":
+        sample = _without_headers(sample, options.csv.delimiter.join(found))
     return _snippet(name, sample, found, *_watermark(sample, options, found))
 
 
@@ -147,6 +149,10 @@ def _sampled(read: Mapping[str, list[pa.RecordBatch]], part: int) -> Sample:
     values = WIRE_SCHEMA.field("_value").type
     payloads = {s: pa.chunked_array([b.column("_value") for b in found], values).slice(0, part) for s, found in read.items()}
     return Sample({shard: found.combine_chunks() for shard, found in payloads.items()})
+
+
+def _without_headers(sample: Sample, header: str) -> Sample:
+    return Sample({shard: found.filter(pc.not_equal(found, header.encode())) for shard, found in sample.payloads.items()})
 
 
 def _guessed(sample: Sample, options: SourceOptions) -> dict[str, Guess]:

@@ -272,8 +272,8 @@ class SourceOptions(Options):
     csv: CsvOptions = CsvOptions()
     avro: AvroOptions | None = None
     protobuf: ProtobufOptions | None = None
-    schema_registry: Annotated[RegistryOptions | None, BeforeValidator(_registry)] = Field(
-        None, description="URL, or {url, username, password}, of the registry that avro and protobuf payloads name their schema in"
+    schema_registry: Annotated[RegistryOptions | None, BeforeValidator(_registry, json_schema_input_type=str | RegistryOptions | None)] = (
+        Field(None, description="URL, or {url, username, password}, of the registry that avro and protobuf payloads name their schema in")
     )
     compression: Literal["gzip", "zstd"] | None = Field(None, description="of each record's payload")
     schema_: DdlSchema | None = Field(None, alias="schema", description="Spark DDL column list")

@@ -62,17 +62,12 @@ async def test_records_of_two_schemas_become_rows_and_others_dead_letters(noida_
     }  # fmt: skip
     sinks = {"out": {"type": "files", "path": f"{tmp_path}/out", "format": "json", "query": "SELECT user, n FROM clicks"}}
     letters = {"type": "files", "path": f"{tmp_path}/dead"}
-    job.write_text(
-        yaml.safe_dump({"sources": {"clicks": source}, "sinks": sinks, "dead_letter": letters, "checkpoint": f"{tmp_path}/checkpoint"})
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "streamproc", "run", str(job), "--available-now"], capture_output=True, text=True, timeout=60
-    )
+    keys = {"sources": {"clicks": source}, "sinks": sinks, "dead_letter": letters, "checkpoint": f"{tmp_path}/checkpoint"}
+    job.write_text(yaml.safe_dump(keys))
+    command = [sys.executable, "-m", "streamproc", "run", str(job), "--available-now"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert [(row["user"], row.get("n")) for row in rows(tmp_path / "out")] == [("a", 1), ("b", None)]
-        {"user": "a", "n": 1},
-        {"user": "b", "n": None},
-    ]
     assert [(letter["reason"], letter["offset"]) for letter in rows(tmp_path / "dead")] == [("unknown_schema", "1"), ("no_schema_id", "3")]
 
 
