@@ -17,6 +17,7 @@ from streamproc.plan.aggregates import AGGREGATES
 from streamproc.plan.casts import cast
 from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
+from streamproc.plan.generators import generated, is_generator, with_columns, with_rows
 from streamproc.plan.names import output_name
 from streamproc.plan.plan import OutputMode, Step
 from streamproc.plan.relation import Column, Relation, RelationScope, Tail, Time, hidden_columns
@@ -149,36 +150,17 @@ def read_from(draft: Draft) -> None:
 
 def explode_laterals(draft: Draft) -> None:
     """`LATERAL VIEW [OUTER] explode(array) t AS x` adds a column and a row for every element."""
-    for lateral in draft.node.args.get("laterals") or ():
-        generator, alias = lateral.this, lateral.args.get("alias")
+    for number, lateral in enumerate(draft.node.args.get("laterals") or ()):
+        alias = lateral.args.get("alias")
         names = [c.name for c in alias.args.get("columns") or ()] if alias else []
-        item = generated(Compiler(draft.scope), generator, bool(lateral.args.get("outer")))
-        draft.source = _with_column(draft.rows, Column(names[0] if names else "col", item.type), item)
-
-
-def generated(compiler: Compiler, node: exp.Expr, outer: bool = False) -> Sql:
-    """SQL that makes a row for every element of an array."""
-    if not isinstance(node, exp.Anonymous) or node.name.lower() not in ("explode", "explode_outer") or len(node.expressions) != 1:
-        raise RefusedError("only explode(array) and explode_outer(array) can make rows")
-    array = compiler.compile(node.expressions[0])
-    if not pa.types.is_list(array.type):
-        raise LocatedError("explode() takes an array; of a map explode map_keys(m) and look the values up", node)
-    if outer or node.name.lower() == "explode_outer":
-        return Sql(f"unnest(CASE WHEN len({array.text}) > 0 THEN {array.text} ELSE [NULL] END)", array.type.value_type)
-    return Sql(f"unnest({array.text})", array.type.value_type)
-
-
-def _with_column(relation: Relation, column: Column, value: Sql) -> Relation:
-    def body(hidden: Sequence[str]) -> str:
-        return f"(SELECT *, {value.text} AS {quote(column.name)} FROM {relation.body(hidden)})"
-
-    return replace(relation, columns=(*relation.columns, column), body=body)
+        made = generated(Compiler(draft.scope), lateral.this, outer=bool(lateral.args.get("outer"))).named(names, lateral)
+        draft.source = with_columns(draft.rows, made, alias.name if alias else "", f"#rows{number}")
 
 
 def filter_rows(draft: Draft) -> None:
     clause = draft.node.args.get("where")
     if clause is not None:
-        draft.where = Compiler(draft.scope).boolean(clause.this)
+        draft.where = Compiler(draft.scope).condition(clause.this)
 
 
 def project_rows(draft: Draft) -> None:
@@ -200,18 +182,31 @@ def row_outputs(draft: Draft, compiler: Compiler | None = None) -> list[Output]:
     """SELECT's columns, row by row."""
     compiler, outputs = compiler or Compiler(draft.scope), list[Output]()
     for node in draft.node.expressions:
-        outputs += _stars(draft, node) or [_row_output(compiler, draft, node)]
-    if sum("unnest(" in o.value.text[:7] for o in outputs) > 1:
+        outputs += _stars(draft, node) or _exploded(compiler, draft, node) or [_row_output(compiler, draft, node)]
+    if sum(is_generator(node.unalias()) for node in draft.node.expressions) > 1:
         raise LocatedError("only one explode() can stand in SELECT", draft.node)
     return outputs
+
+
+def _exploded(compiler: Compiler, draft: Draft, node: exp.Expr) -> list[Output]:
+    """Columns of a generator; none if it is another expression."""
+    call = node.this if isinstance(node, exp.Aliases) else node.unalias()
+    if not is_generator(call):
+        return []
+    names = [e.name for e in node.expressions] if isinstance(node, exp.Aliases) else [node.alias] if node.alias else []
+    made = generated(compiler, call).named(names, node)
+    if made.plain:
+        return [Output(made.columns[0][0], Sql(f"unnest({made.array})", made.columns[0][1]))]
+    if has_over(draft.node):
+        raise LocatedError("explode() cannot stand beside a window function; explode in a subquery", node)
+    draft.source, draft.where = with_rows(draft.rows, made, "#rows", draft.condition), None
+    return [Output(name, value) for (name, _), value in zip(made.columns, made.values(quote("#rows")), strict=True)]
 
 
 def _row_output(compiler: Compiler, draft: Draft, node: exp.Expr) -> Output:
     value = node.unalias()
     if is_window(value):
         return _window_output(draft, node, value)
-    if isinstance(value, exp.Anonymous) and value.name.lower().startswith("explode"):
-        return Output(node.alias or "col", generated(compiler, value))
     return Output(output_name(node), compiler.compile(value), draft.scope.time_of(value))
 
 
