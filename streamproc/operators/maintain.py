@@ -21,7 +21,7 @@ from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.late import refused, source_rows
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
-from streamproc.plan.plan import WEIGHT, Maintain, Query, unweighted
+from streamproc.plan.plan import WEIGHT, Maintain, Query, unweighted, weighted
 from streamproc.plan.types import is_orderable, quote
 from streamproc.state.lookup import hashes_of, rows_of
 from streamproc.state.merge import merge
@@ -45,7 +45,7 @@ class MaintainOperator(Operator):
         self._rows = [unweighted(schema) for schema in kept]
         self._slices = [self._slice(port, WEIGHT in schema.names) for port, schema in enumerate(kept)]
         empty = [duck.query(sql, input=empty_input(below.schema)) for sql, below in zip(self._slices, step.inputs, strict=True)]
-        self.state_schema = pa.unify_schemas([table.schema for table in empty])
+        self.state_schema = weighted(unweighted(pa.unify_schemas([table.schema for table in empty])))
         names = [quote(name) for name in self.state_schema.names if name != WEIGHT]
         folded = f"SELECT {', '.join(names)}, sum({_W})::BIGINT AS {_W} FROM input GROUP BY ALL HAVING sum({_W}) <> 0"
         self._combine_sql = f"{folded} ORDER BY _we NULLS LAST, _h"

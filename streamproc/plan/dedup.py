@@ -9,6 +9,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from streamproc.plan.faults import LocatedError, RefusedError
+from streamproc.plan.maintain import distinct
 from streamproc.plan.plan import Dedup, Project, Step
 from streamproc.plan.relation import ORIGIN, Column, Relation, RelationScope, hidden_name
 from streamproc.plan.select import Draft, Env
@@ -61,8 +62,10 @@ def deduplicated(env: Env, relation: Relation, keys: Sequence[Column], within_us
     """The first row of each combination of `keys`. It is forgotten `within_us` after its event time, or once the event time
     among the keys is final; else never.
     """
+    if list(keys) == list(relation.columns) and (whole := distinct(env.mode, relation)) is not None:
+        return whole
     if relation.step.changes:
-        raise RefusedError("duplicates of a result that changes cannot be dropped in this mode; use mode: append, or GROUP BY the columns")
+        raise RefusedError("which row of a result that changes comes first is not known; use SELECT DISTINCT, or GROUP BY and max_by()")
     if wrong := [c.name for c in keys if pa.types.is_map(c.type)]:
         raise LocatedError(f"column {wrong[0]!r} is a MAP, which cannot be compared; name other columns")
     step, rows = _input(env, relation)

@@ -12,9 +12,9 @@ import pyarrow as pa
 from streamproc.plan.faults import RefusedError
 from streamproc.plan.grouping_sets import SET
 from streamproc.plan.one_pass import one_pass_sql
-from streamproc.plan.plan import Aggregate, Batch, Maintain, SessionAggregate, Step, weighted
+from streamproc.plan.plan import Aggregate, Batch, Join, Maintain, OutputMode, SessionAggregate, Step, weighted
 from streamproc.plan.ranking import Over, read_over
-from streamproc.plan.relation import WEIGHED, Column, Relation
+from streamproc.plan.relation import WEIGHED, Column, Relation, hidden_columns
 from streamproc.plan.release import keep_origin, released
 from streamproc.plan.select import Draft, has_over, stored
 
@@ -27,7 +27,7 @@ def by_mode(draft: Draft, relation: Relation) -> Relation:
     assert isinstance(step, Aggregate)
     if below.step.changes:
         return replace(relation, step=_over_changes(step))
-    if draft.env.mode == "complete" and below.computed:
+    if draft.env.mode == "complete" and is_whole(below.step):
         return replace(relation, step=_over_whole(step))
     if draft.env.mode == "update":
         return replace(relation, step=replace(step, writes_changes=True, schema=weighted(step.schema)))
@@ -52,6 +52,40 @@ def over_rows(draft: Draft) -> None:
         columns, step, lambda _: "input",
         sources=rows.sources, has_watermark=rows.has_watermark, computed=True, origin=False, key=over.key,
     )  # fmt: skip
+
+
+def joined(mode: OutputMode | None, step: Join) -> Step:
+    """A join of two streams, or of results that change."""
+    kept = tuple(side.prepare for side in step.sides)
+    sql = step.in_one_pass("SELECT * FROM input", "SELECT * FROM input1")
+    if any(below.changes for below in step.inputs):
+        return Maintain(step.inputs, kept, sql, weighted(step.schema), keys=(('"#h"',), ('"#h"',)))
+    if mode == "complete" and any(is_whole(below) for below in step.inputs):
+        return Batch(step.inputs, kept, sql, step.schema)
+    return step
+
+
+def is_whole(step: Step) -> bool:
+    """Whether a step's rows are a whole result each time (in complete)."""
+    return any(isinstance(below, Aggregate | Batch) for below in step.walk())
+
+
+def distinct(mode: OutputMode | None, relation: Relation) -> Relation | None:
+    """SELECT DISTINCT over a result that changes; None where rows are only added."""
+    names = [column.sql for column in relation.columns]
+    whole = mode == "complete" and is_whole(relation.step)
+    if not relation.step.changes and not whole:
+        return None
+    keep = f"SELECT {', '.join(names)}{hidden_columns(() if whole else WEIGHED)} FROM {relation.body(() if whole else WEIGHED)}"
+    schema = pa.schema([pa.field(c.ref or c.name, c.type) for c in relation.columns])
+    sql = "SELECT DISTINCT * FROM input"
+    step: Step = (
+        Batch((relation.step,), (keep,), sql, schema)
+        if whole
+        else Maintain((relation.step,), (keep,), sql, weighted(schema), keys=(tuple(names),))
+    )
+    key = tuple(c.name for c in relation.columns)
+    return replace(relation, step=step, body=lambda _: "input", extras=(), mark=lambda _: None, computed=True, origin=False, key=key)
 
 
 def _maintained_over(below: Step, over: Over, schema: pa.Schema) -> Maintain:

@@ -12,8 +12,9 @@ from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.join_times import Bound, SideTimes, side_times
 from streamproc.plan.joining import Joining
-from streamproc.plan.plan import Join, JoinSide, Project, Step
-from streamproc.plan.relation import ORIGIN, Relation, hidden_columns, hidden_name
+from streamproc.plan.maintain import is_whole, joined
+from streamproc.plan.plan import Join, JoinSide, Project, Step, weighted
+from streamproc.plan.relation import ORIGIN, WEIGHED, Relation, hidden_columns, hidden_name
 from streamproc.plan.types import STRING, Sql, is_fractional, is_orderable, quote, spark_type
 
 _UNBOUNDED = (
@@ -70,11 +71,6 @@ class Conditions:
 def join_streams(joining: Joining) -> Relation:
     """A `Join` step; RefusedError for what a stream cannot."""
     mode, (left, right) = joining.draft.env.mode, joining.sides
-    if (left.computed or right.computed) and mode not in ("append", None):
-        raise RefusedError(
-            f"a join of an aggregate in mode {mode} is not supported yet; write mode: append, or write the aggregate to a sink and join "
-            "where that table is read"
-        )
     asked = Conditions(joining)
     if not asked.keys:
         raise RefusedError(
@@ -87,7 +83,7 @@ def join_streams(joining: Joining) -> Relation:
     first, second = (_side(joining, side, inputs[side][1], asked, bounds, times[side]) for side in (0, 1))
     stored = [c for own in joining.names[: 1 if joining.one_sided else 2] for c in own.values()]
     schema = pa.schema([pa.field(c.ref, c.type) for c in stored])
-    step = Join(inputs[0][0], inputs[1][0], (first, second), joining.kind, " AND ".join(asked.tests) or "true", schema)
+    step = joined(mode, Join(inputs[0][0], inputs[1][0], (first, second), joining.kind, " AND ".join(asked.tests) or "true", schema))
     columns = joining.columns(*times)
     return Relation(
         columns.shown, step, lambda _: f"(SELECT *{columns.made} FROM input)" if columns.made else "input", extras=columns.others,
@@ -99,8 +95,10 @@ def join_streams(joining: Joining) -> Relation:
 def _refuse_endless(joining: Joining, times: tuple[SideTimes, SideTimes]) -> None:
     needed = _NEEDS_END.get(joining.kind, ())
     if joining.draft.env.mode == "complete":
-        if needed and joining.kind != "semi":
+        if needed and joining.kind != "semi" and not all(is_whole(side.step) for side in joining.sides):
             raise RefusedError(f"{joining.kind.upper()} JOIN of streams in mode complete is not supported yet; write an inner join")
+    elif any(side.step.changes for side in joining.sides):
+        return  # what has no match is retracted when one comes
     elif any(not times[side].bounded for side in needed):
         raise RefusedError(_UNBOUNDED.format(joining.kind.upper()))
 
@@ -114,11 +112,13 @@ def _input(joining: Joining, side: int) -> tuple[Step, list[str]]:
     names = [c.name if plain.count(c.name.lower()) == 1 else new.ref for c, new in own.items()]
     shown = [(name, c) for name, c in zip(names, own.values(), strict=True) if name not in origin]
     columns = [f"{c.sql} AS {quote(name)}" for name, c in shown] + [f"{hidden_name(h)} AS {quote(h)}" for h in origin]
+    weight = WEIGHED if relation.step.changes else ()
     filters = joining.filters(side)
     where = f" WHERE {' AND '.join(filters)}" if filters else ""
-    rows = f"(SELECT {joining.listed(side)}{hidden_columns(origin)} FROM {relation.body(origin)})"
+    rows = f"(SELECT {joining.listed(side)}{hidden_columns((*origin, *weight))} FROM {relation.body((*origin, *weight))})"
     schema = pa.schema([pa.field(name, c.type) for name, c in shown] + [pa.field(h, STRING) for h in origin])
-    return Project(relation.step, f"SELECT {', '.join(columns)} FROM {rows}{where}", schema), names
+    sql = f"SELECT {', '.join(columns)}{hidden_columns(weight)} FROM {rows}{where}"
+    return Project(relation.step, sql, weighted(schema) if weight else schema), names
 
 
 def _side(joining: Joining, side: int, names: Sequence[str], asked: Conditions, bounds: Sequence[Bound], times: SideTimes) -> JoinSide:
@@ -127,6 +127,7 @@ def _side(joining: Joining, side: int, names: Sequence[str], asked: Conditions, 
     tests = dict.fromkeys([*asked.own[side], *(f"{text} IS NOT NULL" for text in instants)])
     keys = ", ".join(_normal(pair[side]) for pair in asked.keys)
     rows = ", ".join(f"{quote(name)} AS {c.sql}" for name, c in zip(names, columns, strict=True))
+    rows += hidden_columns(WEIGHED) if joining.sides[side].step.changes else ""
     sql = (
         f'SELECT *, coalesce({" AND ".join(tests) or "true"}, false) AS "#ok", hash({keys}) AS "#h", '
         f'{times.late} AS "#time", {times.end} AS "#end" FROM (SELECT {rows} FROM input)'

@@ -11,8 +11,8 @@ from sqlglot import exp
 from streamproc.plan.casts import convert
 from streamproc.plan.dedup import deduplicated
 from streamproc.plan.faults import LocatedError, RefusedError
-from streamproc.plan.plan import Project, Union
-from streamproc.plan.relation import ORIGIN, Column, Relation, Time, hidden_columns
+from streamproc.plan.plan import WEIGHT, Project, Union, weighted
+from streamproc.plan.relation import ORIGIN, WEIGHED, Column, Relation, Time, hidden_columns
 from streamproc.plan.select import Env
 from streamproc.plan.types import STRING, Sql, quote, widest_type
 
@@ -48,7 +48,11 @@ def _side_by_side(env: Env, left: Relation, right: Relation, columns: tuple[Colu
     if origin:
         env.read_origin((*left.sources, *right.sources), ORIGIN)
     schema = pa.schema([*(pa.field(c.name, c.type) for c in columns), *(pa.field(f"#{name}", STRING) for name in hidden)])
-    step = Union(tuple(Project(side.step, _branch(side, columns, hidden), schema) for side in (left, right)), schema)
+    if left.step.changes or right.step.changes:
+        schema = weighted(schema)
+        step = Union(tuple(Project(side.step, _weighted_branch(side, columns), schema) for side in (left, right)), schema)
+    else:
+        step = Union(tuple(Project(side.step, _branch(side, columns, hidden), schema) for side in (left, right)), schema)
     names = ", ".join(quote(c.name) for c in columns)
     return Relation(
         columns, step, lambda asked: f"(SELECT {names}{hidden_columns(asked)} FROM input)",
@@ -69,6 +73,13 @@ def _later(left: Time | None, right: Time | None) -> Time | None:
     if left is None or right is None or left.kind != right.kind:
         return None
     return replace(left, lag_us=max(left.lag_us, right.lag_us), length_us=left.length_us if left.length_us == right.length_us else None)
+
+
+def _weighted_branch(relation: Relation, columns: Sequence[Column]) -> str:
+    """Rows that are only added have weight 1."""
+    if relation.step.changes:
+        return _branch(relation, columns, WEIGHED)
+    return f"SELECT *, 1::BIGINT AS {quote(WEIGHT)} FROM ({_branch(relation, columns, ())})"
 
 
 def _branch(relation: Relation, columns: Sequence[Column], hidden: Sequence[str]) -> str:
