@@ -36,7 +36,7 @@ CYCLES, KAFKA_CYCLES, EVENTS_PER_SECOND, EPOCHS = 1000, 200, 500, 4
 REFERENCES = dict(re.findall(r"^-- (\w+)\n(.*?)(?=^-- |\Z)", Path(__file__).with_name("nexmark_reference.sql").read_text(), re.S | re.M))
 KEYS = {"q12": "bidder, starttime", "q15": "day", "q16": "channel, day", "q17": "auction, day"}
 """What a row of an update replaces."""
-JOBS = sorted((path.stem for path in FOLDER.glob("q*.yaml")), key=lambda name: int(name[1:]))
+JOBS = [f"q{number}" for number in range(23)]
 
 
 class Connected(Registered):
