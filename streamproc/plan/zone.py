@@ -53,7 +53,8 @@ def local(instant: str, zone: str | None = None) -> str:
     if offset:
         return f"make_timestamp(epoch_us({instant}) + {_offset_us(offset)})"
     if is_utc(zone):
-        return f"make_timestamp(epoch_us({instant}))"
+        known = re.fullmatch(r"make_timestamptz\((\w+)\)", instant)
+        return f"make_timestamp({known[1] if known else f'epoch_us({instant})'})"
     return f"timezone({text_literal(zone)}, {instant})" if zone else f"CAST({instant} AS TIMESTAMP)"
 
 
