@@ -119,8 +119,8 @@ SELECT tags + 1 FROM clicks
 SELECT regexp_extract(user, '(?=a)b') FROM clicks
 => sinks.out.query:0: regexp_extract(): look-around, back references, possessive quantifiers and \G \Z \R \h are not supported
 
-SELECT date_format(ts, 'yyyy-QQ') FROM clicks
-=> sinks.out.query:0: the pattern 'yyyy-QQ': 'QQ' is not supported; use yyyy MM dd HH mm ss SSS
+SELECT date_format(ts, 'yyyy-ww') FROM clicks
+=> sinks.out.query:0: the datetime pattern's 'ww' cannot be printed here; use y M d H h m s S a, and X or Z for an offset
 
 SELECT array(1)[0] FROM clicks
 => sinks.out.query:0: ARRAY is not supported: ARRAY(0)
