@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from sqlglot import exp
+from sqlglot import Token, exp
 from sqlglot.dialects.spark import Spark
 from sqlglot.errors import ParseError, TokenError
 from sqlglot.parsers.spark import SparkParser
@@ -97,6 +98,7 @@ _DIALECT = StreamSpark()
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # what it warns of is a fault of ours, with a line
 
 
+_ENDS = (TokenType.FROM, TokenType.WHERE, TokenType.R_PAREN, TokenType.GROUP_BY, TokenType.ORDER_BY, TokenType.HAVING, TokenType.LIMIT)
 _OPENED = re.compile(r"Missing (.+) from (\d+):")
 
 
@@ -107,9 +109,19 @@ def _said(description: str) -> str:
     return description.partition(" but got <Token")[0]
 
 
+def _check_tokens(tokens: Sequence[Token]) -> None:
+    """What sqlglot takes and Spark does not: a comma at the end of a list, and a text for a name."""
+    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+        if token.token_type == TokenType.COMMA and (after is None or after.token_type in _ENDS):
+            raise LocatedError("not Spark SQL: an expression is missing after ','", line=token.line - 1)
+        if token.token_type == TokenType.ALIAS and after is not None and after.token_type == TokenType.STRING:
+            raise LocatedError(f"not Spark SQL: a name stands after AS, not a text; write AS `{after.text}`", line=token.line - 1)
+
+
 def parse_query(text: str) -> exp.Query:
     """The one query in `text`; LocatedError at the parser's position."""
     try:
+        _check_tokens(_DIALECT.tokenize(text))
         statements = [s for s in _DIALECT.parse(text) if s is not None]
     except ParseError as error:
         first = error.errors[0] if error.errors else {}

@@ -73,6 +73,13 @@ class Compiler:
     def boolean(self, node: exp.Expr) -> Sql:
         return convert(self.compile(node), BOOLEAN)
 
+    def condition(self, node: exp.Expr) -> Sql:
+        """A test of WHERE, CASE or if(), where Spark takes no text for a BOOLEAN."""
+        value = self.compile(node)
+        if value.type not in (BOOLEAN, NULL):
+            raise LocatedError(f"a condition is a BOOLEAN, not {spark_type(value.type)}; compare it, or CAST it to BOOLEAN", node)
+        return convert(value, BOOLEAN)
+
     def together(self, nodes: Sequence[exp.Expr]) -> list[Sql]:
         """All of `nodes`, brought to their common type."""
         return arithmetic.unify([self.compile(n) for n in nodes])
@@ -213,12 +220,12 @@ def _case(compiler: Compiler, node: exp.Expr) -> Sql:
 
 
 def _when(compiler: Compiler, subject: exp.Expr | None, test: exp.Expr) -> Sql:
-    return compiler.boolean(test) if subject is None else arithmetic.compare("=", *compiler.together([subject, test]))
+    return compiler.condition(test) if subject is None else arithmetic.compare("=", *compiler.together([subject, test]))
 
 
 def _if(compiler: Compiler, node: exp.Expr) -> Sql:
     yes, no = compiler.together([node.args["true"], node.args.get("false") or exp.Null()])
-    return arithmetic.choice([compiler.boolean(node.this)], [yes], no)
+    return arithmetic.choice([compiler.condition(node.this)], [yes], no)
 
 
 def _cast(compiler: Compiler, node: exp.Expr) -> Sql:

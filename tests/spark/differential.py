@@ -201,20 +201,19 @@ def _encoded(value: pa.Scalar, kind: pa.DataType) -> Any:
         return {"beyond": str(error)}
 
 
-def judge(spark: Any, mine: Any, *, approx: bool = False) -> Verdict:
-    """Equal, also if both refuse, or if `check` refuses what fails on Spark for every row; refused; different."""
+def judge(spark: Any, mine: Any, *, approx: bool = False, lazy: bool = False) -> Verdict:
+    """Equal, also if both refuse, or if `check` refuses what fails on Spark for every row; refused; different. With `lazy` an error
+    is like NULL: beside a NULL operand Spark leaves the other uncomputed, or not, by its place.
+    """
     if "refused" in mine:
         return Verdict("equal" if "refused" in spark or _hopeless(spark["rows"]) else "refused", mine["refused"])
     if "refused" in spark:
         return Verdict("different", f"Spark refuses it: {spark['refused']}; ours is {mine['type']}")
     if _spelled(mine["type"]) != _spelled(spark["type"]):
         return Verdict("different", f"type: Spark {spark['type']}, ours {mine['type']}")
-    pairs = zip(spark["rows"], mine["rows"], strict=True)
-    wrong = [
-        f"row {i}: Spark {a!r}, ours {b!r}"
-        for i, (a, b) in enumerate(pairs)
-        if not _same(a, b, approx, spark["type"].startswith("decimal"))
-    ]
+    exact, pairs = spark["type"].startswith("decimal"), enumerate(zip(spark["rows"], mine["rows"], strict=True))
+    unlike = [(i, a, b) for i, (a, b) in pairs if not (_same(a, b, approx, exact) or (lazy and _nothing(a) and _nothing(b)))]
+    wrong = [f"row {i}: Spark {a!r}, ours {b!r}" for i, a, b in unlike]
     return Verdict("different" if wrong else "equal", "; ".join(wrong))
 
 
@@ -224,6 +223,10 @@ def _hopeless(rows: Sequence[Any]) -> bool:
 
 def _failed(value: Any) -> bool:
     return isinstance(value, dict)
+
+
+def _nothing(value: Any) -> bool:
+    return value is None or _failed(value)
 
 
 def _spelled(kind: str) -> str:

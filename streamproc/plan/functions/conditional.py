@@ -90,7 +90,7 @@ def _nanvl(call: Call) -> Sql:
 def _if(call: Call) -> Sql:
     call.expect(3)
     yes, no = unify([call[1], call[2]])
-    return choice([convert(call[0], BOOLEAN)], [yes], no)
+    return choice([call.compiler.condition(call.nodes[0])], [yes], no)
 
 
 def _decode(call: Call) -> Sql:
