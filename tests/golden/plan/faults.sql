@@ -53,10 +53,6 @@ SELECT * FROM clicks ORDER BY n
 SELECT page, count(*) FROM clicks GROUP BY page LIMIT 3
 => sinks.out.query:0: LIMIT in mode update needs ORDER BY in mode complete; in append it gives the first rows of the job's life
 
-SELECT a.user
-FROM clicks a JOIN plain b ON a.n = b.id
-=> JOINFAULT
-
 SELECT count(*) FROM clicks GROUP BY window(ts, '1 month')
 => sinks.out.query:0: '1 month': months and years have no fixed length; use days
 
