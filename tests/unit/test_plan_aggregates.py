@@ -87,7 +87,7 @@ DISTINCT = {
     "count(DISTINCT x, named_struct('a', dec))": "BIGINT", "sum(DISTINCT i)": "BIGINT", "sum(DISTINCT dec)": "DECIMAL(20,2)",
     "avg(DISTINCT dec) FILTER (WHERE i > 0)": "DECIMAL(14,6)", "collect_list(DISTINCT s)": "ARRAY<STRING>",
     "count_if(DISTINCT b)": "BIGINT",
-    "listagg(DISTINCT s, ',') WITHIN GROUP (ORDER BY s DESC)": "STRING", "corr(DISTINCT i, l)": "DOUBLE", "any(DISTINCT b)": "BOOLEAN",
+    "listagg(DISTINCT s, ',') WITHIN GROUP (ORDER BY s DESC)": "STRING", "covar_pop(DISTINCT i, l)": "DOUBLE", "any(DISTINCT b)": "BOOLEAN",
     "skewness(DISTINCT i)": "DOUBLE", "percentile(DISTINCT i, 0.3)": "DOUBLE", "median(DISTINCT x)": "DOUBLE",
     "min(DISTINCT ts)": "TIMESTAMP",
     "bit_xor(DISTINCT i)": "INT", "collect_set(i)": "ARRAY<INT>", "max(i)": "INT",

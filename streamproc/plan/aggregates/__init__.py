@@ -30,7 +30,7 @@ def _idempotent(build: Aggregator) -> AggregateRule:
     return AggregateRule(build, distinct="same")
 
 
-_REGRESSIONS = ("regr_slope", "regr_intercept", "regr_r2", "regr_avgx", "regr_avgy", "regr_sxx", "regr_sxy", "regr_syy")
+_REGRESSIONS = ("regr_r2", "regr_avgx", "regr_avgy", "regr_sxx", "regr_sxy", "regr_syy")
 _STATISTICS = {
     "stddev": "stddev_samp", "std": "stddev_samp", "stddev_samp": "stddev_samp", "stddev_pop": "stddev_pop",
     "variance": "var_samp", "var_samp": "var_samp", "var_pop": "var_pop",
@@ -44,6 +44,7 @@ AGGREGATES: Mapping[str, AggregateRule] = {
     "min": _idempotent(values.extreme("min")), "max": _idempotent(values.extreme("max")),
     **{name: _distinct(statistics.doubles(function)) for name, function in _STATISTICS.items()},
     **{name: _distinct(statistics.doubles(name, 2)) for name in _PAIRS},
+    **{name: _distinct(statistics.regression(name)) for name in ("regr_slope", "regr_intercept")},
     "corr": _distinct(statistics.corr), "regr_count": _distinct(statistics.regr_count),
     "skewness": _distinct(statistics.skewness), "kurtosis": _distinct(statistics.kurtosis),
     "bool_and": _idempotent(values.booleans("bool_and")), "every": _idempotent(values.booleans("bool_and")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,7 @@ from streamproc.plan.functions.call import Call
 from streamproc.plan.plan import StateColumn
 from streamproc.plan.types import BIGINT, Sql, duck_type
 
+_SAFE = re.compile(r'"[^"]+"|CAST\("[^"]+" AS DOUBLE\)')
 Order = tuple[str, str]
 """SQL of what rows are ordered by, and its way: `ASC NULLS FIRST`, …"""
 
@@ -79,6 +81,8 @@ class AggregateCall(Call):
         """The finalized state of a function over the call's rows; with DISTINCT over each combination of `arguments` once,
         where none of them is NULL.
         """
+        arguments = tuple(Sql(self._guarded(a.text), a.type) for a in arguments)
+        order = [(self._guarded(text), way) for text, way in order]
         present = [f"{a.text} IS NOT NULL" for a in arguments] if self.distinct else []
         both = " AND ".join(f"({w})" for w in (self.where, where, *present) if w) or None
         if not self.distinct:
@@ -87,6 +91,10 @@ class AggregateCall(Call):
             return self._keep_list(function, arguments, both)
         counts = function == "count"  # of combinations without a NULL
         return self.states.keep(function if not counts else "count_star", () if counts else arguments, both, constants, order, arguments)
+
+    def _guarded(self, text: str) -> str:
+        """FILTER comes first: what it leaves out is not computed, so it cannot fail."""
+        return f"(CASE WHEN {self.where} THEN {text} END)" if self.where and not _SAFE.fullmatch(text) else text
 
     def _keep_list(self, function: str, arguments: Sequence[Sql], where: str | None) -> str:
         if len(arguments) > 1 and function != "count":

@@ -17,10 +17,23 @@ def doubles(function: str, arguments: int = 1) -> Aggregator:
 
 
 def corr(call: AggregateCall) -> Sql:
-    """NULL for a single pair, NaN where one side does not vary."""
+    """NULL for a single pair, an error of the result where one side does not vary."""
     call.expect(2)
     pair = [convert(v, DOUBLE) for v in call.values]
-    return Sql(f"CASE WHEN {call.keep('regr_count', *pair)} > 1 THEN {call.keep('corr', *pair)} END", DOUBLE)
+    spread = f"{call.keep('regr_sxx', *pair)} * {call.keep('regr_syy', *pair)}"
+    several = f"CASE WHEN {spread} = 0 THEN CAST(error('corr(): division by zero, one side does not vary') AS DOUBLE) ELSE "
+    return Sql(f"CASE WHEN {call.keep('regr_count', *pair)} > 1 THEN {several}{call.keep('corr', *pair)} END END", DOUBLE)
+
+
+def regression(function: str) -> Aggregator:
+    """A line's slope or intercept: NULL where x does not vary."""
+
+    def build(call: AggregateCall) -> Sql:
+        call.expect(2)
+        pair = [convert(v, DOUBLE) for v in call.values]
+        return Sql(f"CASE WHEN {call.keep('regr_sxx', *pair)} <> 0 THEN {call.keep(function, *pair)} END", DOUBLE)
+
+    return build
 
 
 def regr_count(call: AggregateCall) -> Sql:

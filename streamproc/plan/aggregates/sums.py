@@ -9,7 +9,7 @@ from streamproc.plan.aggregates.call import AggregateCall, Aggregator
 from streamproc.plan.arithmetic import exact_quotient, pointed, unscaled
 from streamproc.plan.casts import convert
 from streamproc.plan.faults import LocatedError
-from streamproc.plan.types import BIGINT, BOOLEAN, DOUBLE, STRING, Sql, decimal, duck_type, is_decimal, is_integral, is_numeric
+from streamproc.plan.types import BIGINT, BOOLEAN, DOUBLE, NULL, STRING, Sql, decimal, duck_type, is_decimal, is_integral, is_numeric
 
 _HALF = f"{10**18}::HUGEINT"
 """Where the digits of wide decimals are cut in two, so that neither half's sum leaves 128 bits."""
@@ -47,7 +47,7 @@ def _summable(call: AggregateCall) -> Sql:
         return convert(value, pa.int32())
     if is_integral(value.type) or is_decimal(value.type):
         return value
-    if not is_numeric(value.type) and value.type != STRING:
+    if not is_numeric(value.type) and value.type not in (STRING, NULL):
         raise call.misfit()
     return convert(value, DOUBLE)
 

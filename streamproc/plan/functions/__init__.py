@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from streamproc.plan.faults import LocatedError, RefusedError, nearest
-from streamproc.plan.functions import collections, conditional, higher_order, json, maps, moments, numbers, sequences, strings, times, windows
+from streamproc.plan.functions import (
+    collections,
+    conditional,
+    higher_order,
+    json,
+    maps,
+    moments,
+    numbers,
+    sequences,
+    strings,
+    times,
+    windows,
+)
 from streamproc.plan.functions.call import Builder, Call
 from streamproc.plan.types import Sql
 
@@ -49,10 +61,7 @@ _REFUSED = {
     **dict.fromkeys(("format_string", "printf"), "Java's formats differ; join the parts with concat(), lpad() and format_number()"),
     **dict.fromkeys(("window", "session_window", "cumulate_window"),
                     "a window stands alone, in GROUP BY or in SELECT; write it there and name its column"),
-    **dict.fromkeys(("mode", "histogram_numeric", "skewness", "kurtosis", "count_min_sketch", "approx_top_k"),
-                    "its partial states cannot be kept and combined yet; collect_list(x) keeps the values"),
-    **dict.fromkeys(("percentile_approx", "approx_percentile"), "Spark's estimate would differ; percentile(x, 0.5) is exact"),
-    **dict.fromkeys(("grouping", "grouping_id"), "GROUPING SETS are not supported yet; write one sink per grouping"),
+    **dict.fromkeys(("grouping", "grouping_id"), "it belongs to a query with GROUPING SETS, ROLLUP or CUBE"),
     **dict.fromkeys(("explode", "explode_outer", "posexplode", "posexplode_outer", "inline", "inline_outer", "stack"),
                     "a function that makes rows stands alone in SELECT of a query without GROUP BY, or in LATERAL VIEW explode(…)"),
 }  # fmt: skip
@@ -70,10 +79,11 @@ def call(compiler: Compiler, name: str, nodes: Sequence[exp.Expr]) -> Sql:
 
 
 def _unknown(name: str) -> LocatedError:
-    from streamproc.plan.aggregates import AGGREGATES  # aggregates build on this package
+    from streamproc.plan.aggregates import AGGREGATES, REFUSED  # aggregates build on this package
 
-    if name in _REFUSED:
-        reason = f"{name}() is refused: {_REFUSED[name]}"
+    refused = {**_REFUSED, **REFUSED}
+    if name in refused:
+        reason = f"{name}() is refused: {refused[name]}"
         return RefusedError(reason) if name.endswith(("window", "window_time")) else LocatedError(reason)
     if name in AGGREGATES:
         return LocatedError(f"{name}() is an aggregate and cannot stand here; compute it in SELECT or HAVING of a query with GROUP BY")
