@@ -147,10 +147,11 @@ def shift(value: Sql, symbol: str, interval: Sql) -> Sql:
     if value.type == DATE and interval.type.end == "DAY":
         return Sql(f"({value.text} {symbol} {_days(interval)})", DATE)
     value = convert(value, TIMESTAMP) if value.type == DATE else value
-    if value.type == TIMESTAMP and not zone.is_fixed() and interval.type.end != "DAY":
-        return Sql(f"({value.text} {symbol} (to_days({_days(interval)}) + to_microseconds({interval.text} % {DAY_US})))", TIMESTAMP)
-    step = f"to_days({_days(interval)})" if interval.type.end == "DAY" else f"to_microseconds({interval.text})"
-    return Sql(f"({value.text} {symbol} {step})", value.type)
+    if value.type == TIMESTAMP_NTZ or zone.is_fixed():  # every day has 24 hours
+        made = "make_timestamp" if value.type == TIMESTAMP_NTZ else "make_timestamptz"
+        return Sql(f"{made}(epoch_us({value.text}) {symbol} {interval.text})", value.type)
+    rest = "" if interval.type.end == "DAY" else f" + to_microseconds({interval.text} % {DAY_US})"
+    return Sql(f"({value.text} {symbol} (to_days({_days(interval)}){rest}))", TIMESTAMP)
 
 
 def _days(interval: Sql) -> str:
