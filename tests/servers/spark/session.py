@@ -67,6 +67,10 @@ class SparkSession:
         """An answer per query: its type is a struct, its rows are lists of values."""
         return list(self._ask({"zone": zone, "queries": list(queries)})["answers"])
 
+    def stream(self, asked: Mapping[str, Any]) -> Any:
+        """What Structured Streaming writes after each step, as worker.py says."""
+        return self._ask({"stream": asked})
+
     def _ask(self, question: Mapping[str, Any]) -> Any:
         assert self._process is not None
         assert self._process.stdin is not None

@@ -3,6 +3,9 @@
     {"tables": {"t": [Arrow IPC stream in base64 of all rows, of row 0, of row 1, …]}}   → {"tables": 1}
     {"zone": "UTC", "table": "t", "expressions": ["a + b"]}                              → {"answers": [ANSWER]}
     {"zone": "UTC", "queries": ["SELECT …"]}                                             → {"answers": [ANSWER]}
+    {"stream": {"sources": {"a": {"schema": DDL, "column": "ts", "delay": "10 seconds"}}, "mode": "append", "query": "SELECT …",
+                "dedup": {"table": "a", "columns": ["k"], "within": false}, "steps": [{"a": [JSON row]}]}}
+                                                                                         → {"steps": [rows of a step]}, or {"refused": class}
 
 ANSWER is {"type": Spark's type, "rows": [value or {"error": class}]}, or {"refused": class} if Spark does not take the SQL.
 A query's type is a struct, and its rows are lists. An expression is evaluated over local relations, without a Spark job.
@@ -15,12 +18,15 @@ import datetime as dt
 import io
 import json
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import py4j.java_gateway
 import py4j.protocol
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -53,6 +59,9 @@ class Worker:
                 self._register(name, parts)
             return {"tables": len(question["tables"])}
         self._spark.conf.set("spark.sql.session.timeZone", question.get("zone", "UTC"))
+        if "stream" in question:
+            with tempfile.TemporaryDirectory() as folder:
+                return self._stream(question["stream"], Path(folder))
         if "queries" in question:
             return {"answers": [self._query(sql) for sql in question["queries"]]}
         return {"answers": [self._expression(question["table"], sql) for sql in question["expressions"]]}
@@ -95,6 +104,34 @@ class Worker:
         except Py4JJavaError as error:
             rows = {"error": error_class(error)}
         return {"type": frame.schema.simpleString(), "rows": rows}
+
+    def _stream(self, asked: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Each step's rows are a file a source; after each, everything is processed, also batches without rows."""
+        for name, source in asked["sources"].items():
+            (folder / name).mkdir()
+            rows = self._spark.readStream.schema(source["schema"]).json(str(folder / name))
+            rows.withWatermark(source["column"], source["delay"]).createOrReplaceTempView(name)
+        written: list[Any] = []
+        try:
+            if dedup := asked.get("dedup"):
+                table = self._spark.table(dedup["table"])
+                drop = table.dropDuplicatesWithinWatermark if dedup["within"] else table.dropDuplicates
+                drop(dedup["columns"] or None).createOrReplaceTempView("deduplicated")
+            frame = self._spark.sql(asked["query"])
+            keep = lambda batch, _: written.extend([encode(value) for value in row] for row in batch.collect())  # noqa: E731
+            query = frame.writeStream.outputMode(asked["mode"]).foreachBatch(keep).option("checkpointLocation", str(folder / "log")).start()
+        except (Py4JJavaError, AnalysisException) as error:
+            return {"refused": error_class(error) if isinstance(error, Py4JJavaError) else error.getCondition()}
+        steps = []
+        for number, step in enumerate(asked["steps"]):
+            for name, rows in step.items():
+                (folder / f"{name}-{number}").write_text("\n".join(map(json.dumps, rows)))
+                (folder / f"{name}-{number}").rename(folder / name / f"{number:05}.json")
+            query.processAllAvailable()
+            steps.append(written[:])
+            written.clear()
+        query.stop()
+        return {"steps": steps}
 
 
 def error_class(error: Py4JJavaError) -> str:
