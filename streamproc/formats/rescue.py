@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from streamproc.formats.binary import RecordReader, Records
 from streamproc.formats.decoder import table_of
-from streamproc.formats.json import RESCUED
+from streamproc.formats.json_sql import RESCUED
 
 
 @dataclass(frozen=True)

@@ -66,21 +66,14 @@ async def cost(name, kept, count, epochs):
         state, watermark_us = output.state, watermark_us + step_us
     alive = sum(run.length for run in state["out/" + next(iter(state)).partition("/")[2]])
     await executor.close()
-    print(
-        f"{name:20} {statistics.median(took) * 1000:8.0f} {max(took) * 1000:8.0f} {count / statistics.median(took) / 1000:8.0f} {alive:12,}",
-        flush=True,
-    )
+    median = statistics.median(took)
+    print(f"{name:20} {median * 1000:8.0f} {max(took) * 1000:8.0f} {count / median / 1000:8.0f} {alive:12,}", flush=True)
 
 
 def planning(views, sinks):
     chain = {f"v{i}": f"SELECT user, n + {i} AS n, ts FROM {'a' if i < 10 else f'v{i - 10}'} WHERE n > {i}" for i in range(views)}
-    asked = {
-        f"s{i}": SinkQuery(
-            f"SELECT window.start AS w, user, sum(n) AS t, max(n) AS m FROM v{views - 1 - i} GROUP BY window(ts, '{i + 1} minutes'), user",
-            "append",
-        )
-        for i in range(sinks)
-    }
+    query = "SELECT window.start AS w, user, sum(n) AS t, max(n) AS m FROM v{} GROUP BY window(ts, '{} minutes'), user"
+    asked = {f"s{i}": SinkQuery(query.format(views - 1 - i, i + 1), "append") for i in range(sinks)}
     took = []
     for _ in range(5):
         started = time.perf_counter()
@@ -88,9 +81,8 @@ def planning(views, sinks):
         middle = time.perf_counter()
         asyncio.run(Executor(plan).close())
         took.append((middle - started, time.perf_counter() - middle))
-    print(
-        f"a job with {views} views and {sinks} sinks: planned in {statistics.median(t for t, _ in took):.2f} s, bound in {statistics.median(t for _, t in took):.2f} s"
-    )
+    planned, bound = (statistics.median(times) for times in zip(*took, strict=True))
+    print(f"a job with {views} views and {sinks} sinks: planned in {planned:.2f} s, bound in {bound:.2f} s")
 
 
 def main():

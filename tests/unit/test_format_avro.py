@@ -259,14 +259,16 @@ def test_a_schema_file_that_cannot_be_used_is_refused_at_once(tmp_path, text, sa
 
 RICH = schema_of(
     ("i", "int"), ("l", ["null", "long"]), ("s", ["null", "string", "long"]), ("d", "double"), ("e", ENUM),
-    ("a", {"type": "array", "items": {"type": "record", "name": "Item", "fields": [{"name": "k", "type": "string"}, {"name": "v", "type": ["null", "int"]}]}}),
+    ("a", {"type": "array", "items": {"type": "record", "name": "Item", "fields": [
+        {"name": "k", "type": "string"}, {"name": "v", "type": ["null", "int"]}]}}),
     ("m", {"type": "map", "values": "long"}), ("b", "bytes"),
 )  # fmt: skip
 RICH_DDL = "b BINARY, m MAP<STRING, BIGINT>, a ARRAY<STRUCT<v: INT, k: STRING>>, e STRING, d DOUBLE, s STRING, l BIGINT, i INT"
 text = st.text(st.characters(codec="utf-8"), max_size=80)
 int32, int64 = st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1)
 rich = st.fixed_dictionaries({
-    "i": int32, "l": st.none() | int64, "s": st.none() | text | int64, "d": st.floats(allow_nan=False), "e": st.sampled_from(["RED", "BLUE"]),
+    "i": int32, "l": st.none() | int64, "s": st.none() | text | int64, "d": st.floats(allow_nan=False),
+    "e": st.sampled_from(["RED", "BLUE"]),
     "a": st.lists(st.fixed_dictionaries({"k": text, "v": st.none() | int32}), max_size=4),
     "m": st.dictionaries(text, int64, max_size=3), "b": st.binary(max_size=20),
 })  # fmt: skip

@@ -247,12 +247,14 @@ text = st.text(st.characters(codec="utf-8"), max_size=40)
 int32, int64 = st.integers(-(2**31), 2**31 - 1), st.integers(-(2**63), 2**63 - 1)
 events = st.fixed_dictionaries({}, optional={
     "int32": int32, "int64": int64, "double": st.floats(allow_nan=False), "string": text, "bytes": st.binary(max_size=9), "maybe": int32,
-    "repeated_sint64": st.lists(int64, max_size=5), "repeated_string": st.lists(text, max_size=3), "repeated_float": st.lists(st.just(0.5), max_size=3),
+    "repeated_sint64": st.lists(int64, max_size=5), "repeated_string": st.lists(text, max_size=3),
+    "repeated_float": st.lists(st.just(0.5), max_size=3),
     "items": st.lists(st.fixed_dictionaries({"k": text, "v": int64}), max_size=3), "counts": st.dictionaries(text, int32, max_size=3),
     "item": st.fixed_dictionaries({"k": text}),
 })  # fmt: skip
 COLUMNS = (
-    "string STRING, int32 INT, bytes BINARY, double DOUBLE, int64 BIGINT, maybe INT, repeated_sint64 ARRAY<BIGINT>, repeated_float ARRAY<FLOAT>,"
+    "string STRING, int32 INT, bytes BINARY, double DOUBLE, int64 BIGINT, maybe INT,"
+    " repeated_sint64 ARRAY<BIGINT>, repeated_float ARRAY<FLOAT>,"
     " repeated_string ARRAY<STRING>, items ARRAY<STRUCT<k: STRING, v: BIGINT>>, counts MAP<STRING, INT>, item STRUCT<v: BIGINT, k: STRING>"
 )
 

@@ -3,9 +3,9 @@
     {"tables": {"t": [Arrow IPC stream in base64 of all rows, of row 0, of row 1, …]}}   → {"tables": 1}
     {"zone": "UTC", "table": "t", "expressions": ["a + b"]}                              → {"answers": [ANSWER]}
     {"zone": "UTC", "queries": ["SELECT …"]}                                             → {"answers": [ANSWER]}
-    {"stream": {"sources": {"a": {"schema": DDL, "column": "ts", "delay": "10 seconds"}}, "mode": "append", "query": "SELECT …",
+    {"stream": {"sources": {"a": {"schema": DDL, "column": "ts", "delay": "10 seconds"}}, "mode": MODE, "query": SQL,
                 "dedup": {"table": "a", "columns": ["k"], "within": false}, "steps": [{"a": [JSON row]}]}}
-                                                                                         → {"steps": [rows of a step]}, or {"refused": class}
+        → {"steps": [rows of a step]}, or {"refused": class}
 
 ANSWER is {"type": Spark's type, "rows": [value or {"error": class}]}, or {"refused": class} if Spark does not take the SQL.
 A query's type is a struct, and its rows are lists. An expression is evaluated over local relations, without a Spark job.
