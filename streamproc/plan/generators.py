@@ -63,7 +63,7 @@ def with_rows(relation: Relation, made: Generated, row: str, condition: str = ""
     def body(hidden: Sequence[str]) -> str:
         return f"(SELECT *, unnest({made.array}) AS {quote(row)} FROM {relation.body(hidden)}{condition})"
 
-    return replace(relation, body=body)
+    return replace(relation, body=body, key=None)
 
 
 def with_columns(relation: Relation, made: Generated, table: str, row: str) -> Relation:
