@@ -26,6 +26,8 @@ from streamproc.state.runs import Run, next_chain, split_final
 LEFT, RIGHT = 0, 1
 MATCHED, MARK = 2, 4
 """Kind of a run's row: its side; plus 2, a row that has matched; plus 4, the mark of a row of that side."""
+_SPARSE = 32
+"""Places of the table of hashes for every new row: as few as one in them of the buffered rows is looked at in vain."""
 _META = ("_we", "_h", "_id", "_kind")
 
 
@@ -144,18 +146,18 @@ class JoinOperator(Operator):
         return new.filter(able), new.filter(pc.invert(able))
 
     def _touched(self, state: Sequence[Run], new: pa.Table) -> pa.Table:
-        """Buffered rows, and marks, with a key that came on the other side."""
-        kinds = new.column("_kind")
-        wanted = [new.column("_h").filter(pc.equal(kinds, 1 - side)).combine_chunks() for side in (LEFT, RIGHT)]
-        either = pa.chunked_array(wanted, pa.uint64()).combine_chunks()
+        """Buffered rows, and marks, with a key that came on the other side; and a few others, which match nothing."""
+        hashes, sides = new.column("_h").to_numpy(), new.column("_kind").to_numpy()
+        size = 1 << max(len(hashes) * _SPARSE, 1).bit_length()
+        came = np.zeros(size, np.uint8)  # by the low bits of a hash: 1 on the left, 2 on the right
+        for side in (LEFT, RIGHT):
+            came[hashes[sides == side] & np.uint64(size - 1)] |= np.uint8(1 + side)
         found = [self._state_schema.empty_table()]
-        for run in state if len(either) else ():
-            at = pc.indices_nonzero(pc.is_in(run.table.column("_h"), either))
-            if len(at):
-                touched = run.table.select(["_h", "_kind"]).take(at)
-                right = pc.equal(pc.bit_wise_and(touched.column("_kind"), pa.scalar(1, pa.int8())), RIGHT)
-                meant = pc.if_else(right, *(pc.is_in(touched.column("_h"), wanted[side]) for side in (RIGHT, LEFT)))
-                found.append(run.table.take(at.filter(meant.combine_chunks())))
+        for run in state if len(hashes) else ():
+            hits = came[run.table.column("_h").to_numpy() & np.uint64(size - 1)]
+            at = np.flatnonzero(hits)
+            kinds = run.table.column("_kind").take(pa.array(at)).to_numpy()
+            found.append(run.table.take(pa.array(at[hits[at] & (2 - kinds % 2) != 0])))
         return pa.concat_tables(found)
 
     def _pairs(self, duck: Duck, new: pa.Table, old: pa.Table) -> pa.Table:
