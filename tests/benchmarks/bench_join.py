@@ -17,9 +17,9 @@ import pyarrow as pa
 from streamproc.batch import TIMESTAMP
 from streamproc.operators.executor import Executor
 from streamproc.operators.operator import EpochTime
-from streamproc.plan.modes import SinkQuery, TableInfo
+from streamproc.plan.modes import SinkQuery
 from streamproc.plan.plan import Watermark
-from streamproc.plan.planner import plan_job
+from streamproc.plan.planner import TableInfo, plan_job
 from streamproc.state.runs import Run
 
 SCHEMA = pa.schema([("ad", pa.int64()), ("user", pa.string()), ("price", pa.int64()), ("ts", TIMESTAMP)])

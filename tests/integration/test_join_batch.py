@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from streamproc.batch import TIMESTAMP
 from streamproc.operators.executor import Executor
 from streamproc.operators.operator import EpochTime
-from streamproc.plan.modes import SinkQuery, TableInfo
+from streamproc.plan.modes import SinkQuery
 from streamproc.plan.plan import Watermark
-from streamproc.plan.planner import plan_job
+from streamproc.plan.planner import TableInfo, plan_job
 from streamproc.state.files import from_bytes, to_bytes
 
 SCHEMA = pa.schema([("k", pa.string()), ("v", pa.int32()), ("ts", TIMESTAMP)])
