@@ -31,13 +31,14 @@ class Columns:
 
 @dataclass
 class Joining:
-    """`draft` is the SELECT that the JOIN stands in."""
+    """`draft` is the SELECT that the JOIN stands in; `needed` are names of columns that are read though the SELECT has none of them."""
 
     draft: Draft
     left: Relation
     right: Relation
     kind: JoinKind
     node: exp.Join
+    needed: frozenset[str] = frozenset()
 
     @property
     def sides(self) -> tuple[Relation, Relation]:
@@ -64,7 +65,9 @@ class Joining:
     def _kept(self, side: Relation) -> list[Column]:
         select = self.draft.node
         star = any(isinstance(e, exp.Star) or (isinstance(e, exp.Column) and isinstance(e.this, exp.Star)) for e in select.expressions)
-        named = {n.name.lower() for n in select.walk() if isinstance(n, exp.Identifier)} | {n.lower() for n in self._using_names}
+        named = {n.name.lower() for n in select.walk() if isinstance(n, exp.Identifier)} | {
+            n.lower() for n in (*self._using_names, *self.needed)
+        }
         columns = [c for c in side.everything if c.name.lower() in named or (star and c in side.columns)]
         for column in columns:
             side.mark(column.ref or column.name)
@@ -98,6 +101,13 @@ class Joining:
     def times(self) -> JoinTimes:
         left, right = (frozenset(c.sql for c in own.values()) for own in self.names)
         return JoinTimes(self.scope, left, right)
+
+    def is_column(self, column: Column, first: exp.Expr, second: exp.Expr) -> bool:
+        """Whether one of two expressions is that column, and the other of the other side."""
+        for node, other in ((first, second), (second, first)):
+            if isinstance(node, exp.Column) and self.scope.find([p.name for p in node.parts])[0] == column:
+                return self.times.sides(node) != self.times.sides(other) and len(self.times.sides(other)) == 1
+        return False
 
     # -- conditions
 

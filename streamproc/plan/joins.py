@@ -27,6 +27,10 @@ def join_rows(draft: Draft) -> None:
             raise RefusedError("write one join after the other, each with its ON: a JOIN b ON … JOIN c ON …")
         joining = Joining(draft, draft.rows, draft.env.relation(node.this), _kind(node), node)
         tables = any(isinstance(side.step, Table) for side in joining.sides)
+        if node.this.args.get("version") and not tables:
+            raise RefusedError(
+                "FOR SYSTEM_TIME AS OF needs a table with `versioned: {key: …, time: …}`; of a stream write a bound of times"
+            )
         draft.source = join_table(joining) if tables else join_streams(joining)
 
 

@@ -94,10 +94,13 @@ class Scan(Step):
 
 @dataclass(frozen=True)
 class Table(Step):
-    """A bounded table while a query is planned: its rows are in SQL (`"table:<name>"`), so no step of a plan stands on it."""
+    """A bounded table while a query is planned: its rows are in SQL (`"table:<name>"`), so no step of a plan stands on it.
+    `versioned`: its key column, and the column that says from when on a row is valid.
+    """
 
     name: str
     schema: pa.Schema
+    versioned: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ class Job:
         info = self.bounded[name]
         columns = tuple(Column(f.name, f.type) for f in info.schema)
         read = self.read.setdefault(name, set())
-        return Relation(columns, Table(name, info.schema), lambda _: quote(f"table:{name}"), name, mark=read.add)
+        return Relation(columns, Table(name, info.schema, info.versioned), lambda _: quote(f"table:{name}"), name, mark=read.add)
 
     def table_schema(self, name: str) -> pa.Schema:
         """Columns of a bounded table that something reads, in their order; the first if only its rows are counted."""
