@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streamproc.errors import BadRecord
 from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.late import refused, source_rows
-from streamproc.operators.operator import Epoch, Finished, Input, Operator
+from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.plan.plan import Join, JoinSide, Query
+from streamproc.plan.probe import without_error
 from streamproc.plan.types import quote
 from streamproc.state.merge import merge
 from streamproc.state.runs import Run, next_chain, split_final
@@ -59,7 +61,10 @@ class JoinOperator(Operator):
         self.state_schema = pa.schema([*meta, *self._payload])
         self._one_sided = step.kind in ("semi", "anti")
         self._tracked = [LEFT] if self._one_sided else [side for side in (LEFT, RIGHT) if step.preserved[side]]
-        self._match_sql = self._matching()
+        self._match_sql = self._matching(step.condition, one_sided=self._one_sided)
+        tried = f"TRY(CASE WHEN {without_error(step.condition)} THEN 1 ELSE 0 END)"  # NULL where it fails
+        self._surviving_sql = self._matching(f"{tried} = 1", one_sided=self._one_sided)
+        self._failing_sql = self._matching(f"{tried} IS NULL", one_sided=False)
         self._lone_sql = [self._lone(side) for side in (LEFT, RIGHT)]
         self._merge_sql = self._merging()
         self._bind(duck)
@@ -67,7 +72,7 @@ class JoinOperator(Operator):
     def _bind(self, duck: Duck) -> None:
         """Whatever does not bind shows now."""
         empty = self._state_schema.empty_table()
-        duck.query(self._match_sql, new=empty, old=empty)
+        duck.query_all([self._match_sql, self._surviving_sql, self._failing_sql], new=empty, old=empty)
         duck.query_all([*self._lone_sql, self._merge_sql], input=empty)
 
     @property
@@ -88,7 +93,7 @@ class JoinOperator(Operator):
         sides = [self._judge(epoch, fed, port) for port, fed in enumerate(inputs)]
         new, failing = self._numbered([side.rows for side in sides], state)
         old = self._touched(state, new)
-        pairs = self._pairs(epoch.duck, new, old)
+        pairs, failures = self._pairs(epoch, new, old)
         fresh = self._fresh(epoch.duck, new, old, pairs, state)
         closed, alive = split_final([*state, *fresh], epoch.time.watermark_end_us)
         written = self._rows(pairs.slice(0, 0) if self._step.kind == "anti" else pairs)
@@ -97,7 +102,7 @@ class JoinOperator(Operator):
         late = [table for side in sides for table in side.late]
         count = source_rows(late) if late else sum(side.late_rows for side in sides)
         refused_rows = pa.concat_tables(late, promote_options="default") if late else None
-        return Finished(rows, [run for run in merged if run.length], refused_rows, count)
+        return Finished(rows, [run for run in merged if run.length], refused_rows, count, failures=failures)
 
     def state_rows(self, duck: Duck, state: Sequence[Run], watermark_us: int | None) -> int:
         """Buffered rows that may still match, or be written."""
@@ -160,9 +165,18 @@ class JoinOperator(Operator):
             found.append(run.table.take(pa.array(at[hits[at] & (2 - kinds % 2) != 0])))
         return pa.concat_tables(found)
 
-    def _pairs(self, duck: Duck, new: pa.Table, old: pa.Table) -> pa.Table:
-        """Matches of this epoch: columns of the result, `#l` and `#r` the rows' numbers (of semi and anti: left rows, once)."""
-        return duck.query(self._match_sql, new=new, old=old)
+    def _pairs(self, epoch: Epoch, new: pa.Table, old: pa.Table) -> tuple[pa.Table, list[Failure]]:
+        """Matches of this epoch: columns of the result, `#l` and `#r` the rows' numbers (of semi and anti: left rows, once); and
+        pairs for which ON fails: they are no matches.
+        """
+        try:
+            return epoch.duck.query(self._match_sql, new=new, old=old), []
+        except BadRecord as error:
+            pairs, failing = epoch.duck.query_all([self._surviving_sql, self._failing_sql], new=new, old=old)
+            if not failing.num_rows:
+                raise
+            shown = failing.drop_columns(["#l", "#r"]).to_pylist()
+            return pairs, [Failure(epoch.source, str(pair), str(error)) for pair in shown]
 
     def _fresh(self, duck: Duck, new: pa.Table, old: pa.Table, pairs: pa.Table, state: Sequence[Run]) -> list[Run]:
         """New rows, and marks of old ones, as a run."""
@@ -210,19 +224,19 @@ class JoinOperator(Operator):
         names = ", ".join(f"{slot} AS {quote(name)}" for name, slot in self._slots[side].items())
         return f'SELECT _id AS "#{"lr"[side]}", _h AS "#{"lr"[side]}h", {names} FROM {table} WHERE _kind IN ({kinds})'
 
-    def _matching(self) -> str:
-        """New rows of the left side with all of the right, and old ones with new ones."""
-        unmatched = f"{LEFT}" if self._one_sided else f"{LEFT}, {LEFT + MATCHED}"
+    def _matching(self, condition: str, *, one_sided: bool) -> str:
+        """New rows of the left side with all of the right, and old ones with new ones. `one_sided`: left rows, once."""
+        unmatched = f"{LEFT}" if one_sided else f"{LEFT}, {LEFT + MATCHED}"
         old_left = self._side(LEFT, "old", unmatched)
-        if self._one_sided:
+        if one_sided:
             old_left += f" AND _id NOT IN (SELECT _id FROM old WHERE _kind = {MARK + LEFT})"
         new_right, old_right = self._side(RIGHT, "new", f"{RIGHT}"), self._side(RIGHT, "old", f"{RIGHT}, {RIGHT + MATCHED}")
-        names = ", ".join(['"#l"', *([] if self._one_sided else ['"#r"']), *map(quote, self._step.schema.names)])
-        word, on = ("SEMI" if self._one_sided else "INNER"), f'l."#lh" = r."#rh" AND {self._step.condition}'
+        names = ", ".join(['"#l"', *([] if one_sided else ['"#r"']), *map(quote, self._step.schema.names)])
+        word, on = ("SEMI" if one_sided else "INNER"), f'l."#lh" = r."#rh" AND {condition}'
         new_left, right = self._side(LEFT, "new", f"{LEFT}"), f"{new_right} UNION ALL {old_right}"
         first = f"SELECT {names} FROM ({new_left}) AS l {word} JOIN ({right}) AS r ON {on}"
         second = f"SELECT {names} FROM ({old_left}) AS l {word} JOIN ({new_right}) AS r ON {on}"
-        return f'SELECT * FROM ({first} UNION ALL {second}) ORDER BY "#l"' + ("" if self._one_sided else ', "#r"')
+        return f'SELECT * FROM ({first} UNION ALL {second}) ORDER BY "#l"' + ("" if one_sided else ', "#r"')
 
     def _lone(self, side: int) -> str:
         rows = self._side(side, "input", f"{side}")

@@ -36,7 +36,7 @@ def probe_sql(steps: tuple[str, ...], columns: tuple[str, ...], *, in_order: boo
     rows = _Rows('(SELECT *, false AS "#failed" FROM input)', dict.fromkeys(columns), in_order)
     try:
         for step in steps:
-            rows = _union(_Text.of(_without_error(step)), rows)
+            rows = _union(_Text.of(without_error(step)), rows)
     except _OtherForm:
         return None
     failed = _any(['"#failed"', *rows.marks(rows.columns)])
@@ -219,7 +219,7 @@ def _any(conditions: Sequence[str]) -> str:
     return f"({' OR '.join(conditions)})" if conditions else "false"
 
 
-def _without_error(sql: str) -> str:
+def without_error(sql: str) -> str:
     """TRY takes no `error(…)`: something else that fails, and is of the type NULL too, takes its place."""
     tokens, edits, closing, at = tokenize(sql, read="duckdb"), list[str](), list[bool](), 0
     for i, token in enumerate(tokens):
