@@ -137,6 +137,9 @@ def parse_query(text: str) -> exp.Query:
         raise LocatedError("write one query, without a second statement after ';'", line=0)
     if not isinstance(statements[0], exp.Query):
         raise LocatedError("only a query can stand here; write SELECT … FROM …", line=0)
+    for limit in list(statements[0].find_all(exp.Limit)):
+        if isinstance(limit.expression, exp.Var) and limit.expression.name.upper() == "ALL":
+            limit.pop()
     for like in statements[0].find_all(exp.Like, exp.ILike):
         if isinstance(like.expression, exp.Anonymous) and like.expression.name.upper() in ("ANY", "SOME"):
             like.set("expression", exp.Tuple(expressions=like.expression.expressions))  # it is no aggregate

@@ -17,11 +17,13 @@ from sqlglot import exp
 
 from streamproc.batch import EXTRA_COLUMNS
 from streamproc.plan import modes, zone
+from streamproc.plan.aliases import resolve_aliases
 from streamproc.plan.apply import NO_APPLIES, ApplyInfo, applied
 from streamproc.plan.checked import Checker
 from streamproc.plan.dedup import distinct_rows, drop_duplicates, is_dedup
 from streamproc.plan.dialect import parse_query
 from streamproc.plan.faults import CircleError, DependsOnFaultyViewError, LocatedError, PlanFaults, RefusedError, SqlFault, nearest
+from streamproc.plan.grouped_windows import group_before_over
 from streamproc.plan.grouping import group_rows
 from streamproc.plan.joins import join_rows
 from streamproc.plan.maintain import over_rows
@@ -36,8 +38,8 @@ from streamproc.plan.unions import union
 
 T = TypeVar("T")
 RULES: tuple[Rule, ...] = (
-    refuse_clauses, bound_ranks, read_from, join_rows, evaluate_laterals, explode_laterals, evaluate_conditions, filter_rows,
-    evaluate_results, project_rows, group_rows, over_rows, distinct_rows, order_and_limit,
+    refuse_clauses, bound_ranks, read_from, join_rows, evaluate_laterals, explode_laterals, resolve_aliases, group_before_over,
+    evaluate_conditions, filter_rows, evaluate_results, project_rows, group_rows, over_rows, distinct_rows, order_and_limit,
 )  # fmt: skip
 """What a SELECT goes through, in this order."""
 NO_TABLES: Mapping[str, BoundedInfo] = MappingProxyType({})
@@ -260,11 +262,14 @@ class Names:
             raise RefusedError("WITH RECURSIVE is not supported on a stream")
         inner = replace(self, ctes=dict(self.ctes), queries=dict(self.queries))
         for cte in clause.expressions:
-            inner.ctes[cte.alias.lower()] = _untailed(inner.plan(cte.this))
+            inner.ctes[cte.alias.lower()] = _renamed(_untailed(inner.plan(cte.this)), cte)
             inner.queries[cte.alias.lower()] = cte.this
         return inner
 
     def relation(self, node: exp.Expr) -> Relation:
+        return _renamed(self._relation(node), node)
+
+    def _relation(self, node: exp.Expr) -> Relation:
         if isinstance(node, exp.Subquery):
             return _untailed(self.plan(node.this)).named(node.alias)
         if is_dedup(node):
@@ -292,6 +297,9 @@ class Names:
 
     def _named(self, node: exp.Table) -> Relation:
         name = node.name.lower()
+        if node.catalog or node.db.lower() not in ("", "default"):
+            written = ".".join(part.name for part in node.parts)
+            raise LocatedError(f"there is no source or view {written!r}: their names have one part", node)
         if name in self.ctes and not node.db:
             return self.ctes[name]
         for known in (*self.job.views, *self.job.applies):
@@ -323,8 +331,23 @@ def _untailed(relation: Relation) -> Relation:
     return relation
 
 
+def _renamed(relation: Relation, node: exp.Expr) -> Relation:
+    """`t AS x (a, b)`: its columns under new names."""
+    alias = node.args.get("alias")
+    if not isinstance(alias, exp.TableAlias) or not alias.args.get("columns"):
+        return relation
+    names = [name.name for name in alias.args["columns"]]
+    if len(names) != len(relation.columns):
+        raise LocatedError(f"{len(names)} names are given to {len(relation.columns)} columns of {alias.name!r}; name all of them", node)
+    new = {c.name: name for c, name in zip(relation.columns, names, strict=True)}
+    columns = tuple(replace(c, name=new[c.name], ref=c.ref or c.name) for c in relation.columns)
+    return replace(relation, columns=columns, key=relation.key and tuple(new[name] for name in relation.key))
+
+
 def _not_a_table(node: exp.Expr) -> str:
     name = node.this.name.lower() if isinstance(node, exp.Table) and isinstance(node.this, exp.Anonymous) else ""
     if name:
         return f"table function {name}() is not supported; read a source or a view"
+    if isinstance(node, exp.Values):
+        return "VALUES cannot stand here; write the rows into a file and read it as a table of `tables:`, or write CASE"
     return "FROM takes a source, a view or a subquery"

@@ -5,7 +5,7 @@ A new clause or operator is a new rule; the planner's environment (`Env`) gives 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from streamproc.batch import EXTRA_COLUMNS
 from streamproc.plan.aggregates import AGGREGATES
+from streamproc.plan.arithmetic import field as struct_field
 from streamproc.plan.casts import cast
 from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
@@ -100,10 +101,11 @@ LIMIT_MAX = 2**31 - 1
 
 def has_aggregate(node: exp.Expr) -> bool:
     """Whether there is an aggregate that is not the function of a window."""
-    return any(isinstance(n, exp.Anonymous) and n.name.lower() in AGGREGATES and not _is_windowed(n) for n in node.walk())
+    own = node.walk(prune=lambda n: isinstance(n, exp.Query))
+    return any(isinstance(n, exp.Anonymous) and n.name.lower() in AGGREGATES and not is_windowed(n) for n in own)
 
 
-def _is_windowed(node: exp.Expr) -> bool:
+def is_windowed(node: exp.Expr) -> bool:
     parent = node.parent
     while isinstance(parent, exp.Filter | exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup) and parent.this is node:
         node, parent = parent, parent.parent
@@ -124,19 +126,32 @@ _REFUSED_CLAUSES = {
     "distribute": "DISTRIBUTE BY is not supported; a sink's partition_by places rows",
     "offset": "OFFSET is not supported on a stream",
     "into": "SELECT INTO is not possible; a sink says where rows go",
-    "hint": "hints are not supported; leave them out",
     "match": "MATCH_RECOGNIZE is not supported",
     "prewhere": "PREWHERE is not Spark SQL; write WHERE",
+    "version": "a source has no versions: VERSION AS OF and TIMESTAMP AS OF stand at a versioned table that is joined",
+    "connect": "CONNECT BY is not Spark SQL",
+    "locks": "FOR UPDATE is not Spark SQL; leave it out",
 }
+_KNOWN_CLAUSES = frozenset(
+    {"with_", "kind", "hint", "distinct", "expressions", "from_", "joins", "laterals", "where", "group", "having", "qualify", "windows",
+     "order", "limit", "this", "alias", "db", "catalog"}
+)  # fmt: skip
+"""Of a SELECT and of a table; hints of Spark say how, not what, and mean nothing here."""
 
 
 def refuse_clauses(draft: Draft) -> None:
     """Clauses that need an operator we do not have."""
     table = draft.node.args.get("from_")
-    for owner in (draft.node, table.this if table else None):
-        for key, message in _REFUSED_CLAUSES.items():
-            if owner is not None and owner.args.get(key):
-                raise RefusedError(message)
+    _refuse_clauses(draft.node)
+    _refuse_clauses(table.this if table else None)
+    for join in draft.node.args.get("joins") or ():
+        _refuse_clauses(join.this, "version")
+
+
+def _refuse_clauses(owner: exp.Expr | None, *known: str) -> None:
+    for key in owner.args if owner is not None else ():
+        if owner is not None and owner.args[key] and key not in _KNOWN_CLAUSES and key not in known:
+            raise RefusedError(_REFUSED_CLAUSES.get(key, f"{key.upper().strip('_')} is not supported here; leave it out"))
 
 
 def read_from(draft: Draft) -> None:
@@ -230,7 +245,7 @@ def _stars(draft: Draft, node: exp.Expr) -> list[Output]:
         merged = tuple(c for c in draft.rows.extras if c.table.lower() == node.table.lower() and c.name not in EXTRA_COLUMNS.names)
         meant = (*(c for c, table in tables.items() if table.lower() == node.table.lower()), *merged)
         if not meant:
-            raise LocatedError(f"there is no table {node.table!r} in FROM; there is {', '.join(dict.fromkeys(tables.values()))}", node)
+            return _fields(draft, node, star, tables.values())
     left_out = {e.name.lower() for e in star.args.get("except_") or ()}
     unknown = left_out - {c.name.lower() for c in meant}
     if unknown or star.args.get("replace") or star.args.get("rename"):
@@ -240,6 +255,21 @@ def _stars(draft: Draft, node: exp.Expr) -> list[Output]:
     for column in kept:
         draft.rows.mark(column.ref or column.name)
     return [Output(c.name, Sql(c.sql, c.type), c.time) for c in kept]
+
+
+def _fields(draft: Draft, node: exp.Column, star: exp.Expr, tables: Iterable[str]) -> list[Output]:
+    """`s.*` of a struct column: its fields, those of a window with their times."""
+    parts = [part.name for part in node.parts[:-1]]
+    if not draft.scope.has(parts[0]) and (len(parts) == 1 or not draft.scope.has(parts[1])):
+        raise LocatedError(f"there is no table {parts[0]!r} in FROM; there is {', '.join(dict.fromkeys(tables))}", node)
+    struct = exp.Column(this=exp.to_identifier(parts[-1]))
+    for place, part in zip(("table", "db", "catalog"), reversed(parts[:-1]), strict=False):
+        struct.set(place, exp.to_identifier(part))
+    value = Compiler(draft.scope).compile(struct)
+    if not pa.types.is_struct(value.type) or any(star.args.values()):
+        raise LocatedError(f"{'.'.join(parts)}.* needs a table or a STRUCT; name the columns", node)
+    time = draft.scope.time_of(struct)
+    return [Output(f.name, struct_field(value, f.name), time.side(f.name) if time else None) for f in value.type]
 
 
 def projected(relation: Relation, outputs: Sequence[Output], condition: str, step: Step) -> Relation:
@@ -301,6 +331,8 @@ def ordered(items: Sequence[exp.Expr], keys: Sequence[str]) -> str:
 def limit_rows(limit: exp.Expr | None) -> int | None:
     if limit is None:
         return None
+    if isinstance(limit, exp.Fetch) or limit.expressions:
+        raise LocatedError("not Spark SQL: the first n rows are LIMIT n; of every key, row_number() OVER (PARTITION BY …) <= n", limit)
     count = limit.expression
     if not isinstance(count, exp.Literal) or count.is_string or not count.name.isdigit() or int(count.name) > LIMIT_MAX:
         raise LocatedError(f"LIMIT takes a whole number up to {LIMIT_MAX}", limit)

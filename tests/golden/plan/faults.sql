@@ -196,3 +196,38 @@ SELECT count(*) FROM clicks GROUP BY cumulate_window(ts, '7 seconds', '1 minute'
 
 SELECT count(*) FROM clicks GROUP BY session_window(ts, '0 seconds')
 => sinks.out.query:0: the gap of session_window must be above 0, not 0 µs
+
+SELECT user FROM clicks FOR UPDATE
+=> sinks.out.query:0: FOR UPDATE is not Spark SQL; leave it out
+
+SELECT user FROM clicks CONNECT BY n = 1
+=> sinks.out.query:0: CONNECT BY is not Spark SQL
+
+SELECT user FROM clicks VERSION AS OF 3
+=> sinks.out.query:0: a source has no versions: VERSION AS OF and TIMESTAMP AS OF stand at a versioned table that is joined
+
+SELECT user FROM clicks LIMIT 1 BY user
+=> sinks.out.query:0: not Spark SQL: the first n rows are LIMIT n; of every key, row_number() OVER (PARTITION BY …) <= n
+
+SELECT user FROM other.clicks
+=> sinks.out.query:0: there is no source or view 'other.clicks': their names have one part
+
+SELECT t.a FROM clicks AS t (a, b)
+=> sinks.out.query:0: 2 names are given to 7 columns of 't'; name all of them
+
+SELECT tags.* FROM clicks
+=> sinks.out.query:0: tags.* needs a table or a STRUCT; name the columns
+
+SELECT count(*) AS c,
+  sum(c) AS x
+FROM clicks GROUP BY window(ts, '1 minute')
+=> sinks.out.query:1: an aggregate inside an aggregate is not possible
+
+SELECT user, n, rank() OVER (PARTITION BY window ORDER BY count(*)) AS r FROM clicks GROUP BY window(ts, '1 minute'), user
+=> sinks.out.query:0: column 'n' is neither grouped nor in an aggregate; add it to GROUP BY or take any_value(n)
+
+SELECT user, (SELECT max(id) FROM plain) AS m FROM clicks
+=> sinks.out.query:0: a subquery in an expression is not supported yet; write the values out, or make it a sink of its own
+
+SELECT * FROM VALUES (1, 'a') AS t (x, y)
+=> sinks.out.query:0: VALUES cannot stand here; write the rows into a file and read it as a table of `tables:`, or write CASE
