@@ -6,6 +6,7 @@ A row is late by the watermark at its epoch's start: the least of the shards' gr
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from streamproc.job import Added, TestStep, load_job
 from streamproc.testing.job_runner import JobRun
 
+pytestmark = pytest.mark.timeout(43_200)  # thousands of examples in a soak run
 START = datetime(2026, 1, 1, tzinfo=UTC)
 START_US = int(START.timestamp()) * 1_000_000
 DELAY_S = 5
@@ -38,6 +40,7 @@ QUERIES = {
 }
 CRASHES = ("after_begin", "before_commit", "after_commit")
 
+EXAMPLES = settings().max_examples if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else max(5, settings().max_examples // 6)
 times = st.one_of(st.none(), st.integers(0, 120).map(lambda half: half / 2), st.sampled_from([0, 5, 10, 15, 20, 25, 30]))
 rows = st.lists(st.tuples(st.sampled_from("pq"), st.integers(0, 9), times), max_size=6)
 epochs = st.lists(st.tuples(rows, rows, st.sampled_from(["", "", "restart", *CRASHES])), max_size=8)
@@ -306,7 +309,7 @@ def plain(value):
     return float((value - START).total_seconds()) if isinstance(value, datetime) else value
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=max(5, settings().max_examples // 6))
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=EXAMPLES)
 @given(epochs)
 def test_late_rows_are_those_of_the_model(cuts):
     asyncio.run(check(cuts))
