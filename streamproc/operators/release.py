@@ -132,7 +132,10 @@ class ReleaseOperator(Operator):
             left = self._as_state(duck.query(step.carried, input=read))
         else:
             read = final.select(kept) if kept else final
-        made, failures = surviving(duck, step.sql, read, source, list(step.keys)) if source else (duck.query(step.sql, input=read), [])
+        together = duck.query(step.sql, input=read)
+        if not source:
+            return duck.query(step.post, input=together).cast(step.schema), left, []
+        made, failures = surviving(duck, step.post, together, source, together.column_names)
         return made.cast(step.schema), left, failures
 
     def _last_rows(self) -> str:

@@ -95,6 +95,7 @@ def _maintained_over(below: Step, over: Over, schema: pa.Schema) -> Maintain:
         branches=(below,),
         keep=(over.keep(WEIGHED if below.changes else ())[1:-1],),
         sql=over.sql,
+        post=over.post,
         schema=weighted(schema),
         keys=(tuple(value.text for value in over.partition),),
         prune=None if below.changes else over.prune,
@@ -104,7 +105,7 @@ def _maintained_over(below: Step, over: Over, schema: pa.Schema) -> Maintain:
 
 
 def _whole_over(below: Step, over: Over, schema: pa.Schema) -> Batch:
-    return Batch((below,), (over.keep(())[1:-1],), over.sql, schema)
+    return Batch((below,), (over.keep(())[1:-1],), over.sql, schema, over.post)
 
 
 def _over_changes(step: Aggregate) -> Maintain:

@@ -239,9 +239,9 @@ class Dedup(Unary, Operation):
 
 @dataclass(frozen=True)
 class Release(Unary, Operation):
-    """Rows that wait until the watermark reaches their `_we`, then go through `sql` together: `SELECT … FROM input` over `columns`
-    (and what is left of earlier rows, see `back` and `carries`). `keep` is `SELECT … FROM input` and yields `_we` (BIGINT µs;
-    rows with NULL go nowhere), the keys (k0, …) and `columns`.
+    """Rows that wait until the watermark reaches their `_we`, then go through `sql` together, `SELECT … FROM input` over `columns`
+    (and what is left of earlier rows, see `back` and `carries`), and what comes of it row by row through `post`. `keep` is
+    `SELECT … FROM input` and yields `_we` (BIGINT µs; rows with NULL go nowhere), the keys (k0, …) and `columns`.
     """
 
     keep: str
@@ -259,6 +259,7 @@ class Release(Unary, Operation):
     """Running totals of a key, name and DuckDB type: columns of `sql`'s input, NULL for a new key."""
     carried: str = ""
     """`SELECT …` over the same input: `_h`, the keys and the totals after it, a row for each key."""
+    post: str = "SELECT * FROM input"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.one_pass import one_pass_sql
 from streamproc.plan.relation import Column, Relation, RelationScope, Time, hidden_columns
-from streamproc.plan.select import Draft, Output, has_aggregate, has_over, kept_key, ordered, projected, row_outputs
+from streamproc.plan.row_values import RowCompiler, in_two
+from streamproc.plan.select import Draft, Output, has_aggregate, has_over, kept_key, ordered, row_outputs
 from streamproc.plan.types import BIGINT, DOUBLE, INT, NULL, Sql, duck_type, is_integral, is_orderable
 
 RANKS = ("row_number", "rank", "dense_rank")
@@ -38,9 +39,10 @@ class Over:
 
     `columns` is what is kept of a row, under the names c0, c1, …: `keep` is `SELECT … FROM` the rows (with hidden columns, as a
     relation's body). All windows are partitioned by `partition` (SQL over `columns`; empty: one partition), of which some may say
-    event time. `sql` is the whole SELECT over a table `input` that has `columns`, of whole partitions; its result
-    does not depend on the order of rows. `top` and `prune` are there where ranks alone are computed and only the first ones are
-    asked for: `prune` is `SELECT … FROM input` of the rows that can be in the result as long as rows are only added.
+    event time. `sql` is the SELECT over a table `input` that has `columns`, of whole partitions, and `post` what is left of it,
+    row by row; the result does not depend on the order of rows. `top` and `prune` are there where ranks alone are computed and
+    only the first ones are asked for: `prune` is `SELECT … FROM input` of the rows that can be in the result as long as rows are
+    only added.
     """
 
     columns: pa.Schema
@@ -52,6 +54,7 @@ class Over:
     orders: tuple[tuple[tuple[str, str, Time | None], ...], ...]
     """ORDER BY of each window: SQL over `columns`, its way, and what it says of event time."""
     sql: str
+    post: str
     outputs: tuple[Output, ...]
     key: tuple[str, ...] | None = None
     """Columns of the result that no two rows have in common; None if that is not known."""
@@ -79,25 +82,32 @@ def read_over(draft: Draft) -> Over:
 
     draft.source = _renamed(given, names, mark)
     compiler = OverCompiler(draft)
-    outputs = _outputs(compiler, draft)
+    outputs = tuple(replace(o, value=compiler.rows.known(o.value)) for o in _outputs(compiler, draft))
     qualify = _qualified(compiler, draft.node.args.get("qualify"))
     if not kept:
         mark(next(iter(names.values())))  # a row has at least one column
     kept = {ref: kept[ref] for ref in sorted(kept, key=lambda ref: int(ref[1:]))}
-    columns = pa.schema([pa.field(ref, c.type) for ref, c in kept.items()])
+    computed = compiler.rows.computed
+    columns = pa.schema([*((ref, c.type) for ref, c in kept.items()), *((value.text, value.type) for value in computed.values())])
     rows = compiler.rendered("input", [f.name for f in columns if is_orderable(f.type)])
-    where = f" WHERE {' AND '.join(q.text for q in qualify)}" if qualify else ""
-    result = projected(replace(given, body=lambda _: rows), outputs, where, given.step)
+    sql, post = in_two(rows, outputs, [q.text for q in qualify])
     listed = ", ".join(f"{c.sql} AS {ref}" for ref, c in kept.items())
+    more = ", ".join(["*", *(f"{text} AS {value.text}" for text, value in computed.items())])
+
+    def keep(hidden: Sequence[str]) -> str:
+        plain = f"(SELECT {listed}{hidden_columns(hidden)} FROM {given.body(hidden)}{condition})"
+        return f"(SELECT {more} FROM {plain})" if computed else plain
+
     top = compiler.top()
     return Over(
         columns=columns,
-        keep=lambda hidden: f"(SELECT {listed}{hidden_columns(hidden)} FROM {given.body(hidden)}{condition})",
+        keep=keep,
         partition=tuple(value for value, _ in compiler.partition.values()),
         partition_times=tuple(time for _, time in compiler.partition.values()),
         times={ref: c.time for ref, c in kept.items() if c.time},
         orders=tuple(level.order for level in compiler.levels),
-        sql=result.body(())[1:-1],
+        sql=sql,
+        post=post,
         outputs=outputs,
         key=_key(compiler, outputs, draft.rows, top),
         top=top,
@@ -258,7 +268,7 @@ class OverCompiler(Compiler):
     def __init__(self, draft: Draft) -> None:
         super().__init__(draft.scope)
         self.scope: RelationScope = draft.scope
-        self.rows = Compiler(draft.scope)
+        self.rows = RowCompiler(draft.scope)
         self.named = {w.this.name.lower(): w for w in draft.node.args.get("windows") or ()}
         self.aliases: dict[str, Sql] = {}
         self.levels: list[Level] = []

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from streamproc.plan.faults import RefusedError
-from streamproc.plan.plan import Project, Release, Scan, StateColumn, Step
+from streamproc.plan.plan import Project, Release, StateColumn, Step
 from streamproc.plan.ranking import Level, Over, read_over
 from streamproc.plan.relation import ORIGIN, Column, Relation, Time, hidden_name
-from streamproc.plan.select import Draft, projected
+from streamproc.plan.row_values import in_two
+from streamproc.plan.select import Draft
 from streamproc.plan.types import STRING, is_orderable, quote
 
 _NEEDED = (
@@ -62,7 +63,7 @@ def _release(below: Step, over: Over, final: str, time: Time, sql: str) -> Relea
     keep = f"SELECT {', '.join([f'{final} AS _we', *keys, *over.columns.names])} FROM {over.keep(())}"
     schema = pa.schema([pa.field(o.name, o.value.type) for o in over.outputs])
     names = tuple(f"k{i}" for i in range(len(over.partition)))
-    return Release(below, keep, names, tuple(over.columns.names), sql, schema, lag_us=time.lag_us)
+    return Release(below, keep, names, tuple(over.columns.names), sql, schema, lag_us=time.lag_us, post=over.post)
 
 
 def _in_order(below: Step, over: Over) -> Release:
@@ -96,9 +97,7 @@ def _looking_back(below: Step, over: Over, final: str, time: Time) -> Release:
 
 
 def _result(over: Over, rows: str, *more: str) -> str:
-    conditions = [*over.conditions, *more]
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return projected(Relation((), Scan("", pa.schema([])), lambda _: rows), over.outputs, where, Scan("", pa.schema([]))).body(())[1:-1]
+    return in_two(rows, over.outputs, [*over.conditions, *more])[0]
 
 
 def _ties(over: Over) -> list[str]:
