@@ -25,6 +25,9 @@ _NEEDED = (
     " (ascending, first); or write mode: update, which writes a row again when it changes"
 )
 
+_WRITTEN = {"arg_min": "first", "arg_min_null": "first", "arg_max": "last", "arg_max_null": "last", "list": "collect_list"}
+"""States by the names of the functions that they are for."""
+
 
 def released(draft: Draft) -> Relation:
     """A SELECT with window functions, over rows that are only added."""
@@ -81,6 +84,9 @@ def _in_order(below: Step, over: Over) -> Release:
     if any(level.whole for level in over.levels):
         raise RefusedError(
             "a window that looks at rows after its own (LEAD, NTILE, FOLLOWING) is never final in mode append; write mode: update"
+            if not any(" RANGE " in level.frame and " PRECEDING" in level.frame for level in over.levels)
+            else "RANGE n PRECEDING is not kept in mode append; write mode: update, or join the stream with itself on the key and"
+            " b.ts BETWEEN a.ts - INTERVAL 1 MINUTE AND a.ts, then GROUP BY the row"
         )
     running = [level for level in over.levels if level.running]
     if not running:
@@ -156,7 +162,10 @@ def _state_totals(state: StateColumn, prefix: str, last: str) -> list[Total]:
         return [Total(p, kind, name, f"{'least' if state.function == 'min' else 'greatest'}({name}, {p})", after)]
     if state.function in ("bool_and", "bool_or"):
         return [Total(p, "BOOLEAN", name, f"coalesce({name} {state.function[5:].upper()} {p}, {name}, {p})", after)]
-    raise RefusedError(f"a running {state.function} over all rows before is not kept in mode append; sum, count, min and max are")
+    raise RefusedError(
+        f"a running {_WRITTEN.get(state.function, state.function)} over all rows before is not kept in mode append; sum, count, min and max"
+        " are: write sum(x) OVER … / count(x) OVER … for an average, or mode: update"
+    )
 
 
 def _running_rows(level: Level, prefix: str, rows: str, ties: Sequence[str], totals: Sequence[Total]) -> str:

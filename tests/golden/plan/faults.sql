@@ -231,3 +231,9 @@ SELECT user, (SELECT max(id) FROM plain) AS m FROM clicks
 
 SELECT * FROM VALUES (1, 'a') AS t (x, y)
 => sinks.out.query:0: VALUES cannot stand here; write the rows into a file and read it as a table of `tables:`, or write CASE
+
+SELECT user, avg(n) OVER (PARTITION BY user ORDER BY ts) AS a FROM clicks
+=> sinks.out.query:0: a running avg over all rows before is not kept in mode append; sum, count, min and max are: write sum(x) OVER … / count(x) OVER … for an average, or mode: update
+
+SELECT user, sum(n) OVER (PARTITION BY user ORDER BY ts RANGE BETWEEN INTERVAL 1 MINUTE PRECEDING AND CURRENT ROW) AS s FROM clicks
+=> sinks.out.query:0: RANGE n PRECEDING is not kept in mode append; write mode: update, or join the stream with itself on the key and b.ts BETWEEN a.ts - INTERVAL 1 MINUTE AND a.ts, then GROUP BY the row
