@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -142,7 +143,22 @@ def explain(job_file: str, overrides: Sequence[str]) -> None:
     """Show the plan, the tasks and what each sink promises."""
     from streamproc.explain import explain_job
 
-    click.echo(explain_job(_load(job_file, overrides)))
+    job = _load(job_file, overrides)
+    click.echo(explain_job(job))
+    if Path(job.checkpoint).is_dir():
+        click.echo(_held_back(job))
+
+
+def _held_back(job: Job) -> str:
+    """What the checkpoint says of the watermark."""
+    from streamproc.engine import inspect
+
+    try:
+        standing = asyncio.run(inspect.status(job))
+    except InvalidJob:
+        return "\nwatermark: the job has not run yet"
+    waits = ", ".join(standing.get("held_back_by") or ()) or "nothing: no shard is awaited"
+    return f"\nwatermark {standing.get('watermark') or 'none yet'} after epoch {standing['epoch']}, held back by {waits}"
 
 
 @cli.command()

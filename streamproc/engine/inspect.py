@@ -49,6 +49,7 @@ async def status(job: Job, world: World | None = None) -> dict[str, Any]:
         "committed": iso(commit.now_us),
         "begun": latest.begun is not None,
         "watermark": iso(commit.watermark_us),
+        "held_back_by": held_back_by(job, commit),
         "watermarks": {name: iso(us) for name, us in commit.source_watermarks.items()},
         "shards": {name: {shard: _shard(end) for shard, end in ends.items()} for name, ends in commit.shards.items()},
         "state": {op: _state(refs) for op, refs in commit.state.items()},
@@ -59,6 +60,18 @@ async def status(job: Job, world: World | None = None) -> dict[str, Any]:
         "aborted": commit.aborted,
         "finished": commit.finished,
     }  # fmt: skip
+
+
+def held_back_by(job: Job, commit: Commit) -> list[str]:
+    """The shards with the least watermark of those that are not idle, `source/shard`: the job's watermark waits for them."""
+    waiting: dict[str, int | None] = {}
+    for name, watermark in job.planned.watermarks.items():
+        for shard, end in commit.shards.get(name, {}).items():
+            if not end.ended and (watermark.idle_us is None or end.idle_us < watermark.idle_us):
+                waiting[f"{name}/{shard}"] = end.watermark_us
+    silent = [shard for shard, us in waiting.items() if us is None]
+    least = min((us for us in waiting.values() if us is not None), default=None)
+    return silent or [shard for shard, us in waiting.items() if us == least]
 
 
 def _shard(end: Any) -> dict[str, Any]:

@@ -78,12 +78,13 @@ def _operator(query: Query, step: Step) -> list[str]:
         return [f"Limit {step.rows}: the first rows of the job's life; state: one counter"]
     if isinstance(step, Release):
         left = f" and {step.back} rows a key" if step.back else " and running totals by key" if step.carries else ""
-        return [f"Release {step.sql}", f"  keep    {step.keep}", f"  state   rows until the watermark passes their _we{left}"]
+        leaves = "until the watermark passes their time or the end of their window"
+        return [f"Release {step.sql}", f"  keep    {step.keep}", f"  state   rows {leaves}{left}"]
     if isinstance(step, Dedup):
         return [
             f"Dedup by {', '.join(step.keys)}",
             f"  prepare {step.prepare}",
-            "  state   one row a key, until the watermark passes its _we",
+            "  state   one row a key, until the watermark passes its event time; for ever where the key has none",
         ]
     if isinstance(step, Join):
         return _join(step)
