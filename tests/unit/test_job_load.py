@@ -218,7 +218,7 @@ def test_faults_of_a_source(keys: str, line: int, part: str) -> None:
         (("type: files", "type: iceberg"), 13, "unknown sink type 'iceberg'"),
         (("real: SELECT", "1real: SELECT"), 10, "'1real' is no name"),
         (("real: SELECT", "Clicks: SELECT"), 10, "the name 'Clicks' is taken by sources.clicks"),
-        (("real: SELECT * FROM clicks WHERE page <> '/health'", "real: {lambda: 'a:b'}"), 10, "'lambda' is not supported yet by this version"),
+        (("real: SELECT * FROM clicks WHERE page <> '/health'", "real: {lambda: 'a:b'}"), 10, "'lambda' is not supported yet"),
         (("real: SELECT * FROM clicks WHERE page <> '/health'", "real: {apply: {}}"), 10, "missing key 'function'"),
         (("real: SELECT * FROM clicks WHERE page <> '/health'", "real: 5"), 10, "view 'real' should be SQL"),
         (("name: page-views", "name: page views"), 1, "should match pattern"),
