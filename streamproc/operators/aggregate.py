@@ -34,6 +34,9 @@ _COUNT = "_n"  # source rows of a group in a slice, each counted in its last win
 class AggregateOperator(Operator):
     """One `Aggregate` step of a query."""
 
+    row_count = "count(*){}"
+    """SQL of how many rows a partial group stands for; {}: a filter."""
+
     def __init__(self, step: Aggregate, query: Query, duck: Duck) -> None:
         """ValueError: an aggregate is not allowed."""
         for state in step.states:
@@ -50,7 +53,7 @@ class AggregateOperator(Operator):
         self._distinct = DistinctValues(distinct, self._groups(), self._place()) if distinct else None
         self._slice_sql = nested(step.prepare, self._partial())
         self._combine_sql = self._combine()
-        self._result_sql = self._with_start(self._placed(self._grouped(finalize_sql)) + self._result_order())
+        self._result_sql = self._results()
         empty = duck.query(self._slice_sql, input=empty_input(step.input.schema)).drop_columns([_COUNT])
         names = ("_we", "_h", *self._groups(), *(state.name for state in step.states))
         self.state_schema = self._distinct.schema(duck, empty.schema, names) if self._distinct else empty.schema
@@ -113,8 +116,8 @@ class AggregateOperator(Operator):
             part = one.part
             final = pc.fill_null(pc.less_equal(part.column("_we"), watermark), False)
             late = pc.sum(pc.filter(part.column(_COUNT), final)).as_py() or 0
-            count += late
-            if late and self._carries_origin:
+            count += max(late, 0)
+            if late > 0 and self._carries_origin:
                 gone.append(self._late_rows(epoch.duck, one.rows(epoch.duck), watermark))
             kept.append(part.filter(pc.invert(final)).drop_columns([_COUNT]))
         if not gone:
@@ -207,7 +210,7 @@ class AggregateOperator(Operator):
         states = [state for state in self._step.states if not state.distinct]
         partials = [partial_sql(state) for state in states]
         window, once = self._step.window, f"{SET} = 0" if self._step.sets else "true"
-        counted = f"count(*) FILTER (WHERE {once}) AS {_COUNT}" if self._step.sets else f"count(*) AS {_COUNT}"
+        counted = f"{self.row_count.format(f' FILTER (WHERE {once})' if self._step.sets else '')} AS {_COUNT}"
         if window is None:
             grouped = self._group_by(rows, [*partials, counted])
         elif window.single:
@@ -220,7 +223,8 @@ class AggregateOperator(Operator):
             grouped = self._group_by(f"({self._unnested(panes)})", [*map(panes_sql, states), count])
         else:
             placed = self._unnested(f"SELECT * FROM {rows} WHERE _t IS NOT NULL")
-            grouped = self._group_by(f"({placed})", [*partials, f"count(*) FILTER (WHERE _ws = _last AND {once}) AS {_COUNT}"])
+            last = self.row_count.format(f" FILTER (WHERE _ws = _last AND {once})")
+            grouped = self._group_by(f"({placed})", [*partials, f"{last} AS {_COUNT}"])
         return self._placed(grouped, states, _COUNT)
 
     def _partial_values(self, rows: str) -> str:
@@ -258,6 +262,9 @@ class AggregateOperator(Operator):
             names = ("_we", "_h", *self._groups(), *(state.name for state in self._step.states), *values)
             combined = f"SELECT {', '.join(names)} FROM ({combined} UNION ALL BY NAME {seen})"
         return f"{combined} ORDER BY _we NULLS LAST, _h"
+
+    def _results(self) -> str:
+        return self._with_start(self._placed(self._grouped(finalize_sql)) + self._result_order())
 
     def _group_by(self, source: str, columns: Sequence[str]) -> str:
         groups = self._groups()

@@ -17,6 +17,7 @@ from streamproc.operators.duck import ALL_ROWS, Duck, empty_input, nested
 from streamproc.operators.join import JoinOperator
 from streamproc.operators.late import source_rows
 from streamproc.operators.limit import LimitOperator
+from streamproc.operators.linear import LinearOperator
 from streamproc.operators.maintain import MaintainOperator
 from streamproc.operators.operator import Epoch, EpochTime, Failure, Fed, Finished, Operator, Output
 from streamproc.operators.python_calls import Called, Evaluated, Statement
@@ -32,6 +33,7 @@ from streamproc.plan.plan import (
     Evaluate,
     Join,
     Limit,
+    LinearAggregate,
     Maintain,
     Project,
     Query,
@@ -48,6 +50,7 @@ CHANGES: Mapping[str, Change] = {"append": "append", "update": "upsert", "comple
 OPERATORS: Mapping[type[Step], Callable[[Any, Query, Duck], Operator]] = {
     Aggregate: AggregateOperator,
     SessionAggregate: SessionOperator,
+    LinearAggregate: LinearOperator,
     Apply: ApplyOperator,
     Dedup: DedupOperator,
     Release: ReleaseOperator,

@@ -110,6 +110,11 @@ def finalize_sql(state: StateColumn) -> str:
     return f"finalize(combine_aggr({_state(state)})) AS {state.name}"
 
 
+def is_nonzero_sql(state: StateColumn) -> str:
+    """Whether exported states of a sum have one that is not 0."""
+    return f"coalesce(finalize(combine_aggr({_state(state)})) <> 0, false)"
+
+
 def _values(state: StateColumn) -> str:
     present = f"{state.args[0]} IS NOT NULL"
     return f"list({state.args[0]}) FILTER (WHERE {present if state.filter is None else f'{present} AND {state.filter}'})"

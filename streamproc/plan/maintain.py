@@ -5,14 +5,15 @@ whole result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pyarrow as pa
 
 from streamproc.plan.faults import RefusedError
 from streamproc.plan.grouping_sets import SET
+from streamproc.plan.linear import is_linear
 from streamproc.plan.one_pass import one_pass_sql
-from streamproc.plan.plan import Aggregate, Batch, Join, Maintain, OutputMode, SessionAggregate, Step, weighted
+from streamproc.plan.plan import Aggregate, Batch, Join, LinearAggregate, Maintain, OutputMode, SessionAggregate, Step, weighted
 from streamproc.plan.ranking import Over, read_over
 from streamproc.plan.relation import WEIGHED, Column, Relation, hidden_columns
 from streamproc.plan.release import keep_origin, released
@@ -108,8 +109,11 @@ def _whole_over(below: Step, over: Over, schema: pa.Schema) -> Batch:
     return Batch((below,), (over.keep(())[1:-1],), over.sql, schema, over.post)
 
 
-def _over_changes(step: Aggregate) -> Maintain:
-    """An aggregate whose input is changes: over the rows of its groups."""
+def _over_changes(step: Aggregate) -> Step:
+    """An aggregate whose input is changes: by sums alone where these say it all, else over the rows of its groups."""
+    if is_linear(step.states) and not isinstance(step, SessionAggregate):
+        said = {one.name: getattr(step, one.name) for one in fields(step)}
+        return LinearAggregate(**{**said, "writes_changes": True, "schema": weighted(step.schema)})
     rows, groups, sql = _in_one_pass(step, "update")
     final = "_we" if step.window else step.time_key
     return Maintain(

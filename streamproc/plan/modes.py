@@ -11,6 +11,7 @@ from streamproc.plan.plan import (
     Batch,
     Join,
     Limit,
+    LinearAggregate,
     Maintain,
     Operation,
     OutputMode,
@@ -85,7 +86,7 @@ def _check_mode(sink: SinkQuery, relation: Relation) -> None:
 
 def _check_exact(root: Step) -> None:
     """What a second step is told has gone must be what it was told had come, to the last bit: sums of doubles are not."""
-    maintained = (step for step in root.walk() if isinstance(step, Maintain))
+    maintained = (step for step in root.walk() if isinstance(step, Maintain | LinearAggregate))
     for below in (below for step in maintained for one in step.inputs for below in aggregates_of(one)):
         for state in below.states:
             if any(kind in ("DOUBLE", "FLOAT") for kind in state.types) and state.function not in _EXACT:
@@ -146,7 +147,7 @@ def notes(queries: Mapping[str, Query]) -> tuple[str, ...]:
         found += [f"sink {name}: {text}" for step in joins for text in _kept_for_ever(step, query.mode)]
         if any(isinstance(step, Maintain) and not step.final and step.prune is None for step in query.root.walk()):
             found.append(f"sink {name}: rows in force below a second step are kept until they are retracted; state grows with their number")
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _kept_for_ever(step: Join, mode: OutputMode) -> list[str]:

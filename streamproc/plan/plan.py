@@ -224,6 +224,13 @@ class SessionAggregate(Aggregate):
 
 
 @dataclass(frozen=True)
+class LinearAggregate(Aggregate):
+    """In update: an aggregate over changes, whose states are sums of values by weight (see plan/linear.py). `prepare` yields `#w`
+    too.
+    """
+
+
+@dataclass(frozen=True)
 class Dedup(Unary, Operation):
     """The first row of every combination of keys, written when it comes. `prepare` is `SELECT … FROM input` and yields the keys
     (k0, …), the columns of `schema`, `_t` (BIGINT µs: a row is late when it ≤ watermark; NULL: never) and `_we` (BIGINT µs: the

@@ -20,6 +20,11 @@ QUERIES = {
     "averages": "SELECT g, avg(v) AS a, count(*) AS n FROM best GROUP BY g",
     "few": "SELECT g, sum(n) AS s, max(n) AS m FROM (SELECT g, k, count(*) AS n FROM t GROUP BY g, k HAVING count(*) < 3) GROUP BY g",
     "total": "SELECT sum(v) AS s, count(*) AS n FROM best",
+    "sums": (
+        "SELECT g, k, sum(n) AS s, avg(m) AS a, count(m) AS c, sum(d) FILTER (WHERE n < 4) AS f, coalesce(count_if(m > 0), 0) AS i "
+        "FROM odd GROUP BY ROLLUP (g, k) HAVING count(*) > 0"
+    ),
+    "over": "SELECT c, avg(n) AS a FROM (SELECT g, count(*) AS n, count(m) AS c FROM odd GROUP BY g) GROUP BY c HAVING sum(n) > 1",
     "top": "SELECT g, k, v FROM (SELECT *, row_number() OVER (PARTITION BY g ORDER BY v DESC, k) AS rn FROM best) WHERE rn <= 2",
     "top_rows": "SELECT k, v FROM t QUALIFY row_number() OVER (PARTITION BY g ORDER BY v DESC NULLS LAST, k NULLS LAST) <= 2",
     "ranked": "SELECT k, rank() OVER (ORDER BY v NULLS FIRST) AS r FROM best",
@@ -30,6 +35,7 @@ QUERIES = {
     "having": "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k HAVING count(*) % 2 = 1",
 }
 VIEWS = {
+    "odd": "SELECT g, k, count(*) AS n, max(v) AS m, CAST(min(v) AS DECIMAL(9, 2)) AS d FROM t GROUP BY g, k HAVING count(*) % 2 = 1",
     "best": "SELECT g, k, max(v) AS v FROM t GROUP BY g, k",
     "counts": "SELECT k, count(*) AS n FROM t WHERE v > 1 GROUP BY k HAVING count(*) <> 2",
 }
