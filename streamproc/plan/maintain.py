@@ -13,11 +13,12 @@ from streamproc.plan.faults import RefusedError
 from streamproc.plan.grouping_sets import SET
 from streamproc.plan.linear import is_linear
 from streamproc.plan.one_pass import one_pass_sql
-from streamproc.plan.plan import Aggregate, Batch, Join, LinearAggregate, Maintain, OutputMode, SessionAggregate, Step, weighted
+from streamproc.plan.plan import Aggregate, Batch, Join, LinearAggregate, Maintain, OutputMode, Ranked, SessionAggregate, Step, weighted
 from streamproc.plan.ranking import Over, read_over
 from streamproc.plan.relation import WEIGHED, Column, Relation, hidden_columns
 from streamproc.plan.release import keep_origin, released
 from streamproc.plan.select import Draft, has_over, stored
+from streamproc.plan.types import text_literal
 
 _SESSIONS = "session windows over a result that changes are not possible in mode {}; group by window(…), or write mode: append"
 
@@ -100,9 +101,17 @@ def _maintained_over(below: Step, over: Over, schema: pa.Schema) -> Maintain:
         schema=weighted(schema),
         keys=(tuple(value.text for value in over.partition),),
         prune=None if below.changes else over.prune,
+        ranked=_ranked(over) if below.changes else None,
         final=tuple(final for final, _ in finals[:1]),
         lag_us=finals[0][1].lag_us if finals else 0,
     )
+
+
+def _ranked(over: Over) -> Ranked | None:
+    if over.top is None:
+        return None
+    order = ", ".join(f"{text}, {text_literal(way)}" for text, way, _ in over.orders[0])
+    return Ranked(f"create_sort_key({order})", over.top.n, over.top.function == "dense_rank")
 
 
 def _whole_over(below: Step, over: Over, schema: pa.Schema) -> Batch:

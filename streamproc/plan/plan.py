@@ -376,6 +376,17 @@ class Batch(Several):
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """Of each key only what has rank 1 to `n` matters. `place`: BLOB over what is kept, ascending as the ranks are. `dense`: the first
+    n places, else all places up to that of the n-th row.
+    """
+
+    place: str
+    n: int
+    dense: bool
+
+
+@dataclass(frozen=True)
 class Maintain(Several):
     """In update: a result that is kept up with the changes (or new rows) of its inputs. The rows of every input are kept; an
     epoch computes the result of the touched keys before and after it, and writes the difference. `keys` are, for each input,
@@ -386,6 +397,8 @@ class Maintain(Several):
     keys: tuple[tuple[str, ...], ...] = ()
     prune: str | None = None
     """Over the only input's rows, where they are never retracted: those that can still come into the result."""
+    ranked: Ranked | None = None
+    """`sql` asks for the first ranks of changes."""
     final: tuple[str, ...] = ()
     """For each input, SQL of the watermark (BIGINT µs) at which its key's rows are final; none: never."""
     lag_us: int = 0
