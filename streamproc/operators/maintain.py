@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.operators.batch import tables_of
+from streamproc.operators.candidates import Candidates
 from streamproc.operators.difference import difference_sql
 from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.late import refused, source_rows
@@ -52,6 +53,7 @@ class MaintainOperator(Operator):
         sortable = [quote(field.name) for field in self.state_schema if is_orderable(field.type)]
         self._bag_sql = f"{folded} ORDER BY {', '.join(f'{name} NULLS LAST' for name in sortable)}"
         self._difference_sql = difference_sql(self._schema)
+        self._candidates = Candidates(step.ranked, step.keys[0]) if step.ranked else None
         self._result(duck, self.state_schema.empty_table(), "")  # whatever does not bind shows now
 
     def slice_sql(self, port: int = 0) -> str:
@@ -65,8 +67,9 @@ class MaintainOperator(Operator):
         begins = self._step.global_group and epoch.limit is None
         if not came.num_rows and not begins:
             return Finished(self._step.schema.empty_table(), self._left(epoch, state), late, late_rows, epoch.limit)
-        before = self._bag(epoch.duck, self._known(state, came))
-        after = self._bag(epoch.duck, [before, came])
+        known = self._known(state, came)
+        before = self._bag(epoch.duck, known)
+        after = self._bag(epoch.duck, [*known, came] if self._candidates else [before, came])
         was = self._schema.empty_table() if begins else self._result(epoch.duck, before, epoch.source)[0]
         now, failures = self._result(epoch.duck, after, epoch.source)
         rows = epoch.duck.query(self._difference_sql, before=was, after=now).cast(self._step.schema)
@@ -146,8 +149,11 @@ class MaintainOperator(Operator):
         return [came.slice(0, 0), *(rows for run in state if (rows := rows_of(run, hashes, span["min"], span["max"])).num_rows)]
 
     def _bag(self, duck: Duck, parts: Sequence[pa.Table]) -> pa.Table:
-        """The rows with their weights, in an order that depends on nothing else."""
-        return duck.query(self._bag_sql, input=pa.concat_tables(parts))
+        """The rows that matter with their weights, in an order that depends on nothing else."""
+        rows = pa.concat_tables(parts)
+        if self._candidates is None:
+            return duck.query(self._bag_sql, input=rows)
+        return self._candidates.bag(duck, rows, lambda chosen: duck.query(self._bag_sql, input=chosen))
 
     def _result(self, duck: Duck, bag: pa.Table, source: str) -> tuple[pa.Table, Sequence[Failure]]:
         """The result over a bag, without what fails."""
