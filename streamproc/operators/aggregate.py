@@ -17,7 +17,7 @@ from streamproc.errors import Bug
 from streamproc.operators.difference import difference_sql
 from streamproc.operators.distinct import FILTERS, GROUPS_ONLY, NUMBER, DistinctValues
 from streamproc.operators.duck import Duck, empty_input, nested
-from streamproc.operators.keys import normal, order_of
+from streamproc.operators.keys import hash_of, normalized, order_of
 from streamproc.operators.late import refused, source_rows
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
@@ -26,7 +26,8 @@ from streamproc.plan.grouping_sets import SET
 from streamproc.plan.plan import Aggregate, Query, StateColumn, unweighted
 from streamproc.state.lookup import hashes_of, rows_of
 from streamproc.state.merge import merge
-from streamproc.state.runs import Run, next_chain, split_final
+from streamproc.state.runs import Run, first_final_us, next_chain, split_final
+from streamproc.state.watermark import lowered
 
 _COUNT = "_n"  # source rows of a group in a slice, each counted in its last window
 
@@ -97,12 +98,12 @@ class AggregateOperator(Operator):
     def timer_us(self, state: Sequence[Run]) -> int | None:
         if self._query.mode != "append" or not self._timed:
             return None
-        first_us = min((run.window_min for run in state if run.window_min is not None), default=None)
+        first_us = first_final_us(state)
         return None if first_us is None else first_us + self._step.lag_us
 
     def _behind(self, watermark_us: int | None) -> int | None:
         """The watermark as it counts here; None: nothing is final."""
-        return None if watermark_us is None or not self._timed else watermark_us - self._step.lag_us
+        return None if not self._timed else lowered(watermark_us, self._step.lag_us)
 
     # -- late rows
 
@@ -188,8 +189,7 @@ class AggregateOperator(Operator):
     def _partial(self) -> str:
         """Prepared rows of a slice to partial states and the number of rows by group."""
         columns = (*self._step.keys, *(self._distinct.columns if self._distinct else ()))
-        replaced = ", ".join(f"{normal(name, self._prepared.field(name).type)} AS {name}" for name in columns)
-        rows = self._expanded(f"SELECT {f'* REPLACE ({replaced})' if replaced else '*'} FROM input")
+        rows = self._expanded(f"SELECT {normalized(columns, self._prepared)} FROM input")
         if self._distinct is None:
             return self._partial_groups(f"({rows})")
         # every set of values reads the rows once more, so these are computed first
@@ -277,9 +277,7 @@ class AggregateOperator(Operator):
         return f"SELECT {self._place()}, {', '.join(names)} FROM ({grouped})"
 
     def _place(self) -> str:
-        keys = self._step.keys
-        hashed = f"hash({', '.join(keys)})" if keys else "0::UBIGINT"
-        return f"{self._end()} AS _we, {hashed} AS _h"
+        return f"{self._end()} AS _we, {hash_of(self._step.keys)} AS _h"
 
     def _with_start(self, results: str) -> str:
         """`_ws` is the window's key until here."""

@@ -8,6 +8,7 @@ the epoch's `now`; of a key only the newest row counts) and `_gone` (BOOLEAN: fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,17 +18,17 @@ from streamproc.batch import TIMESTAMP
 from streamproc.errors import BadRecord, StreamprocError
 from streamproc.operators.duck import Duck
 from streamproc.operators.keys import same_key
-from streamproc.operators.late import refused, source_rows
-from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
+from streamproc.operators.late import LATE, is_late, late_in, refused
+from streamproc.operators.operator import Epoch, Failure, Fed, Finished, Input, Operator
 from streamproc.operators.python_calls import fitting
 from streamproc.plan.plan import Apply, Query
 from streamproc.plan.types import quote
 from streamproc.schema import parse_ddl
 from streamproc.state.merge import merge
-from streamproc.state.runs import Run, next_chain, split_final
+from streamproc.state.runs import Run, first_final_us, next_chain, split_final
+from streamproc.state.watermark import lowered
 from streamproc.stateful import Call, Result, StatefulFunction
 
-_LATE = "_late"
 _KEPT = ("rows", "state", "timers")
 
 
@@ -48,8 +49,8 @@ class ApplyOperator(Operator):
         fields = [*(step.columns.field(key) for key in step.keys), *self._columns]
         bookkeeping = [("_timers", pa.list_(pa.int64())), ("_expires", pa.int64()), ("_v", pa.int64()), ("_gone", pa.bool_())]
         self.state_schema = pa.schema([("_we", pa.int64()), ("_h", pa.uint64()), *fields, *bookkeeping])
-        late = f"coalesce(_t <= getvariable('watermark_start') - {step.lag_us}, false)" if step.event else "false"
-        self._slice_sql = f"SELECT *, {late} AS {_LATE} FROM ({step.prepare})"
+        late = is_late("_t", step.lag_us) if step.event else "false"
+        self._slice_sql = f"SELECT *, {late} AS {LATE} FROM ({step.prepare})"
         newest = f"_v = max(_v) OVER (PARTITION BY {', '.join(['_h', *self._keys])})"
         self._combine_sql = f"SELECT * FROM input QUALIFY {newest} ORDER BY _we NULLS LAST, _h"
         self._sorted = ", ".join(f"{key} NULLS FIRST" for key in self._keys)
@@ -59,7 +60,7 @@ class ApplyOperator(Operator):
 
     def finish(self, epoch: Epoch, inputs: Sequence[Input], state: Sequence[Run]) -> Finished:
         late, late_rows = self._refused(epoch, inputs[0])
-        rows = pa.concat_tables([fed.part.filter(pc.invert(fed.part.column(_LATE))) for fed in inputs[0]])
+        rows = pa.concat_tables([fed.part.filter(pc.invert(fed.part.column(LATE))) for fed in inputs[0]])
         due, alive = split_final(state, self._clock(epoch))
         before = self._before(epoch.duck, rows, due, alive)
         call = self._call(epoch, rows, before)
@@ -86,13 +87,13 @@ class ApplyOperator(Operator):
         return None if self._step.event else self._first_us(state)
 
     def _first_us(self, state: Sequence[Run]) -> int | None:
-        return min((run.window_min for run in state if run.window_min is not None), default=None)
+        return first_final_us(state)
 
     def _clock(self, epoch: Epoch) -> int | None:
         """What timers are held against."""
         if not self._step.event:
             return epoch.time.now_us
-        return None if epoch.time.watermark_end_us is None else epoch.time.watermark_end_us - self._step.lag_us
+        return lowered(epoch.time.watermark_end_us, self._step.lag_us)
 
     # -- before the call
 
@@ -250,14 +251,14 @@ class ApplyOperator(Operator):
             SELECT {made} FROM whole ORDER BY _we NULLS LAST, _h"""
 
     def _refused(self, epoch: Epoch, fed: Input) -> tuple[pa.Table | None, int]:
-        gone = [one.part.filter(one.part.column(_LATE)).drop_columns([_LATE, "_t", "_order"]) for one in fed]
-        gone = [rows for rows in gone if rows.num_rows]
-        count = sum(rows.num_rows for rows in gone)
-        if not gone or not self._query.carries_origin or "_offset" not in gone[0].column_names:
-            return None, count
-        watermark_us = (epoch.time.watermark_start_us or 0) - self._step.lag_us
-        tables = [refused(self._query.sink, rows, watermark_us, "late: event time") for rows in gone]
-        return pa.concat_tables(tables), source_rows(tables)
+        carried = self._query.carries_origin and "_offset" in self._step.input.schema.names
+        return late_in(fed, partial(self._late_rows, epoch) if carried else None)
+
+    def _late_rows(self, epoch: Epoch, one: Fed) -> pa.Table:
+        watermark_us = lowered(epoch.time.watermark_start_us, self._step.lag_us)
+        assert watermark_us is not None, "rows are late by a watermark"
+        rows = one.part.filter(one.part.column(LATE)).drop_columns([LATE, "_t", "_order"])
+        return refused(self._query.sink, rows, watermark_us, "late: event time")
 
     def __repr__(self) -> str:
         return f"<ApplyOperator {self.id} {self._step.function}>"

@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.operators.duck import Duck, empty_input, nested
-from streamproc.operators.keys import normal, same_key
-from streamproc.operators.late import refused, source_rows
+from streamproc.operators.keys import hash_of, normalized, same_key
+from streamproc.operators.late import LATE, is_late, judged_again, late_in
 from streamproc.operators.operator import Epoch, Finished, Input, Operator
 from streamproc.plan.plan import Dedup, Query
 from streamproc.state.merge import merge
 from streamproc.state.runs import Run, next_chain, split_final
+from streamproc.state.watermark import lowered
 
-_LATE, _AT = "_late", "_at"
+_AT = "_at"
 
 
 class DedupOperator(Operator):
@@ -31,11 +32,10 @@ class DedupOperator(Operator):
         self._step, self._query = step, query
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
-        keys = ", ".join(f"{normal(key, prepared.field(key).type)} AS {key}" for key in step.keys)
-        late = f"coalesce(_t <= getvariable('watermark_start') - {step.lag_us}, false)"
-        judged = f"SELECT * REPLACE ({keys}), {late} AS {_LATE}, row_number() OVER () AS {_AT} FROM input"
-        first = f"row_number() OVER (PARTITION BY {', '.join([_LATE, *step.keys])} ORDER BY {_AT}) = 1"
-        placed = f"SELECT *, hash({', '.join(step.keys)}) AS _h FROM ({judged}) QUALIFY {_LATE} OR {first} ORDER BY {_AT}"
+        late = f"{is_late('_t', step.lag_us)} AS {LATE}"
+        judged = f"SELECT {normalized(step.keys, prepared)}, {late}, row_number() OVER () AS {_AT} FROM input"
+        first = f"row_number() OVER (PARTITION BY {', '.join([LATE, *step.keys])} ORDER BY {_AT}) = 1"
+        placed = f"SELECT *, {hash_of(step.keys)} AS _h FROM ({judged}) QUALIFY {LATE} OR {first} ORDER BY {_AT}"
         self._slice_sql = nested(step.prepare, placed)
         self.state_schema = pa.schema([("_we", pa.int64()), ("_h", pa.uint64()), *(prepared.field(key) for key in step.keys)])
         duck.query(self._slice_sql, input=empty_input(step.input.schema))  # whatever does not bind shows now
@@ -48,19 +48,17 @@ class DedupOperator(Operator):
 
     def finish(self, epoch: Epoch, inputs: Sequence[Input], state: Sequence[Run]) -> Finished:
         late, late_rows = self._refused(epoch, inputs[0])
-        parts = [fed.part.filter(pc.invert(fed.part.column(_LATE))) for fed in inputs[0]]
+        parts = [fed.part.filter(pc.invert(fed.part.column(LATE))) for fed in inputs[0]]
         new = self._new(epoch.duck, pa.concat_tables(parts), state)
         fresh = [self._run(new, state)] if new.num_rows else []
-        watermark_us = epoch.time.watermark_end_us
-        _, alive = split_final([*state, *fresh], None if watermark_us is None else watermark_us - self._step.lag_us)
+        _, alive = split_final([*state, *fresh], lowered(epoch.time.watermark_end_us, self._step.lag_us))
         merged = merge(
             alive, lambda table: epoch.duck.query("SELECT * FROM input ORDER BY _we NULLS LAST, _h", input=table), epoch.merge_bytes_max
         )
         return Finished(new.select(self._step.schema.names).cast(self._step.schema), merged, late, late_rows)
 
     def state_rows(self, duck: Duck, state: Sequence[Run], watermark_us: int | None) -> int:
-        final = None if watermark_us is None else watermark_us - self._step.lag_us
-        return sum(run.length for run in split_final(state, final)[1])
+        return sum(run.length for run in split_final(state, lowered(watermark_us, self._step.lag_us))[1])
 
     def _new(self, duck: Duck, rows: pa.Table, state: Sequence[Run]) -> pa.Table:
         """Rows whose key is not kept yet, each key once, in their order."""
@@ -81,19 +79,9 @@ class DedupOperator(Operator):
         return Run.of(kept.sort_by([("_we", "ascending"), ("_h", "ascending")]), next_chain(state))
 
     def _refused(self, epoch: Epoch, fed: Input) -> tuple[pa.Table | None, int]:
-        gone = [one for one in fed if pc.any(one.part.column(_LATE)).as_py()]
-        count = sum(pc.sum(one.part.column(_LATE)).as_py() for one in gone)
-        watermark_us = epoch.time.watermark_start_us
-        if not gone or not self._carries_origin or watermark_us is None:
-            return None, count
-        watermark_us -= self._step.lag_us
-        late = [one.rows(epoch.duck) for one in gone]
-        times = [epoch.duck.query(self._step.prepare, input=rows).column("_t") for rows in late]
-        tables = [
-            refused(self._query.sink, rows.filter(pc.fill_null(pc.less_equal(time, watermark_us), False)), watermark_us, "late: event time")
-            for rows, time in zip(late, times, strict=True)
-        ]
-        return pa.concat_tables(tables), source_rows(tables)
+        watermark_us = lowered(epoch.time.watermark_start_us, self._step.lag_us)
+        shown = judged_again(epoch, self._query.sink, self._step.prepare, "_t", watermark_us, "late: event time")
+        return late_in(fed, shown if self._carries_origin else None)
 
     def __repr__(self) -> str:
         return f"<DedupOperator {self.id}>"

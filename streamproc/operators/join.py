@@ -23,7 +23,7 @@ from streamproc.plan.plan import Join, JoinSide, Query
 from streamproc.plan.probe import without_error
 from streamproc.plan.types import quote
 from streamproc.state.merge import merge
-from streamproc.state.runs import Run, next_chain, split_final
+from streamproc.state.runs import Run, first_final_us, next_chain, split_final
 
 LEFT, RIGHT = 0, 1
 MATCHED, MARK = 2, 4
@@ -115,7 +115,7 @@ class JoinOperator(Operator):
     def timer_us(self, state: Sequence[Run]) -> int | None:
         if not any(self._step.preserved):
             return None
-        return min((run.window_min for run in state if run.window_min is not None), default=None)
+        return first_final_us(state)
 
     # -- new rows
 

@@ -31,3 +31,14 @@ def same_key(keys: Sequence[str], left: str, right: str) -> str:
 
 def order_of(names: Sequence[str]) -> str:
     return ", ".join(f"{name} NULLS FIRST" for name in names)
+
+
+def hash_of(keys: Sequence[str]) -> str:
+    """SQL of `_h`; one value where there is no key."""
+    return f"hash({', '.join(keys)})" if keys else "0::UBIGINT"
+
+
+def normalized(keys: Sequence[str], schema: pa.Schema) -> str:
+    """What stands after SELECT for rows with normal keys."""
+    replaced = ", ".join(f"{normal(key, schema.field(key).type)} AS {key}" for key in keys)
+    return f"* REPLACE ({replaced})" if keys else "*"

@@ -19,6 +19,7 @@ from streamproc.operators.batch import tables_of
 from streamproc.operators.candidates import Candidates
 from streamproc.operators.difference import difference_sql
 from streamproc.operators.duck import Duck, empty_input, nested
+from streamproc.operators.keys import hash_of
 from streamproc.operators.late import refused, source_rows
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
@@ -27,6 +28,7 @@ from streamproc.plan.types import is_orderable, quote
 from streamproc.state.lookup import hashes_of, rows_of
 from streamproc.state.merge import merge
 from streamproc.state.runs import Run, next_chain, split_final
+from streamproc.state.watermark import lowered
 
 _W = quote(WEIGHT)
 _INPUT = "#i"
@@ -85,7 +87,7 @@ class MaintainOperator(Operator):
 
     def _behind(self, watermark_us: int | None) -> int | None:
         """The watermark as it counts here; None: nothing is final."""
-        return None if watermark_us is None or not self._step.final else watermark_us - self._step.lag_us
+        return None if not self._step.final else lowered(watermark_us, self._step.lag_us)
 
     def _left(self, epoch: Epoch, runs: Sequence[Run]) -> Sequence[Run]:
         """The state without keys that are final, merged a little. What they gave stays in force."""
@@ -132,7 +134,7 @@ class MaintainOperator(Operator):
         """Kept rows with their final time, the hash of their key, and a weight."""
         keys, finals = self._step.keys[port], self._step.final
         final = f"CAST({finals[port] if finals else 'NULL'} AS BIGINT) AS _we"
-        hashed = f"hash({', '.join(keys)}) AS _h" if keys else "0::UBIGINT AS _h"
+        hashed = f"{hash_of(keys)} AS _h"
         number = [f"{port}::TINYINT AS {quote(_INPUT)}"] if len(self._rows) > 1 else []
         names = [f"{quote(name)} AS {quote(self._stored(port, name))}" for name in self._rows[port].names]
         return f"SELECT {', '.join([final, hashed, *number, *names])}, {weight} AS {_W} FROM input"

@@ -13,15 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.operators.duck import Duck, empty_input, nested
-from streamproc.operators.keys import normal, same_key
-from streamproc.operators.late import refused, source_rows
+from streamproc.operators.keys import hash_of, normalized, same_key
+from streamproc.operators.late import LATE, is_late, judged_again, late_in
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.plan.plan import Query, Release
 from streamproc.state.merge import merge
-from streamproc.state.runs import Run, next_chain, split_final
-
-_LATE = "_late"
+from streamproc.state.runs import Run, first_final_us, next_chain, split_final
+from streamproc.state.watermark import lowered
 
 
 class ReleaseOperator(Operator):
@@ -34,11 +33,9 @@ class ReleaseOperator(Operator):
         self._step, self._query = step, query
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         kept = duck.query(step.keep, input=empty_input(step.input.schema)).schema
-        keys = ", ".join(f"{normal(key, kept.field(key).type)} AS {key}" for key in step.keys)
-        hashed = f"hash({', '.join(step.keys)})" if step.keys else "0::UBIGINT"
-        late = f"coalesce(_we <= getvariable('watermark_start') - {step.lag_us}, false)"
-        rows = f"SELECT {f'* REPLACE ({keys})' if keys else '*'} FROM input WHERE _we IS NOT NULL"
-        self._slice_sql = nested(step.keep, f"SELECT *, {hashed} AS _h, {late} AS {_LATE} FROM ({rows})")
+        rows = f"SELECT {normalized(step.keys, kept)} FROM input WHERE _we IS NOT NULL"
+        placed = f"{hash_of(step.keys)} AS _h, {is_late('_we', step.lag_us)} AS {LATE}"
+        self._slice_sql = nested(step.keep, f"SELECT *, {placed} FROM ({rows})")
         self.state_schema = self._schema(duck, kept)
         whose = ", ".join(["_h", *step.keys])
         newest = (
@@ -85,14 +82,14 @@ class ReleaseOperator(Operator):
         return int(duck.query(self._combine_sql, input=pa.concat_tables(tables)).num_rows) if tables else 0
 
     def timer_us(self, state: Sequence[Run]) -> int | None:
-        first_us = min((run.window_min for run in state if run.window_min is not None), default=None)
+        first_us = first_final_us(state)
         return None if first_us is None else first_us + self._step.lag_us
 
     def _behind(self, watermark_us: int | None) -> int | None:
-        return None if watermark_us is None else watermark_us - self._step.lag_us
+        return lowered(watermark_us, self._step.lag_us)
 
     def _fresh(self, fed: Input, state: Sequence[Run]) -> list[Run]:
-        parts = [part for one in fed if (part := one.part.filter(pc.invert(one.part.column(_LATE)))).num_rows]
+        parts = [part for one in fed if (part := one.part.filter(pc.invert(one.part.column(LATE)))).num_rows]
         if not parts:
             return []
         rows = self._as_state(pa.concat_tables(parts))
@@ -145,17 +142,9 @@ class ReleaseOperator(Operator):
         return f"SELECT * EXCLUDE (_new) FROM input QUALIFY {count} - {place} < {self._step.back}"
 
     def _refused(self, epoch: Epoch, fed: Input) -> tuple[pa.Table | None, int]:
-        gone = [one for one in fed if pc.any(one.part.column(_LATE)).as_py()]
-        count = sum(pc.sum(one.part.column(_LATE)).as_py() for one in gone)
         watermark_us = self._behind(epoch.time.watermark_start_us)
-        if not gone or not self._carries_origin or watermark_us is None:
-            return None, count
-        tables = []
-        for rows in (one.rows(epoch.duck) for one in gone):
-            ends = epoch.duck.query(self._step.keep, input=rows).column("_we")
-            late = pc.fill_null(pc.less_equal(ends, watermark_us), False)
-            tables.append(refused(self._query.sink, rows.filter(late), watermark_us, "late: rows of its time were written"))
-        return pa.concat_tables(tables), source_rows(tables)
+        shown = judged_again(epoch, self._query.sink, self._step.keep, "_we", watermark_us, "late: rows of its time were written")
+        return late_in(fed, shown if self._carries_origin else None)
 
     def __repr__(self) -> str:
         return f"<ReleaseOperator {self.id}>"

@@ -8,21 +8,23 @@ read. A row whose end is final may be part of a session that goes on: it goes ba
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.operators.duck import Duck, empty_input, nested
-from streamproc.operators.keys import normal, order_of, same_key
-from streamproc.operators.late import refused, source_rows
-from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
+from streamproc.operators.keys import hash_of, normalized, order_of, same_key
+from streamproc.operators.late import LATE, is_late, late_in, refused
+from streamproc.operators.operator import Epoch, Failure, Fed, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
 from streamproc.plan.plan import Query, SessionAggregate, unweighted
 from streamproc.state.merge import merge
-from streamproc.state.runs import Run, next_chain, split_final
+from streamproc.state.runs import Run, first_final_us, next_chain, split_final
+from streamproc.state.watermark import lowered
 
-_LATE, _COUNT = "_late", "_n"
+_COUNT = "_n"
 
 
 class SessionOperator(Operator):
@@ -44,7 +46,7 @@ class SessionOperator(Operator):
         self._combine_sql = f"{self._put_together('input')} ORDER BY _we, _h, _ws"
         self._result_sql = self._results("input")
         empty = duck.query(self._slice_sql, input=empty_input(step.input.schema))
-        self.state_schema = pa.schema([column for column in empty.schema if column.name not in (_LATE, _COUNT)])
+        self.state_schema = pa.schema([column for column in empty.schema if column.name not in (LATE, _COUNT)])
         self._result(duck, self.state_schema.empty_table(), "")  # whatever does not bind shows now
 
     def slice_sql(self, port: int = 0) -> str:
@@ -78,39 +80,35 @@ class SessionOperator(Operator):
     def timer_us(self, state: Sequence[Run]) -> int | None:
         if self._query.mode != "append" or not self._timed:
             return None
-        first_us = min((run.window_min for run in state if run.window_min is not None), default=None)
+        first_us = first_final_us(state)
         return None if first_us is None else first_us + self._step.lag_us
 
     def _behind(self, watermark_us: int | None) -> int | None:
         """The watermark as it counts here; None: nothing is final."""
-        return None if watermark_us is None or not self._timed else watermark_us - self._step.lag_us
+        return None if not self._timed else lowered(watermark_us, self._step.lag_us)
 
     # -- late rows
 
     def _refused(self, epoch: Epoch, fed: Input) -> tuple[pa.Table | None, int]:
-        parts = [(one, one.part.filter(one.part.column(_LATE))) for one in fed]
-        count = sum(pc.sum(part.column(_COUNT)).as_py() or 0 for _, part in parts)
-        if not count or not self._carries_origin:
-            return None, count
-        gone = [self._late_rows(epoch.duck, one.rows(epoch.duck)) for one, part in parts if part.num_rows]
-        return pa.concat_tables(gone), source_rows(gone)
+        return late_in(fed, partial(self._late_rows, epoch) if self._carries_origin else None, _COUNT)
 
-    def _late_rows(self, duck: Duck, reached: pa.Table) -> pa.Table:
+    def _late_rows(self, epoch: Epoch, one: Fed) -> pa.Table:
+        reached, watermark_us = one.rows(epoch.duck), self._behind(epoch.time.watermark_start_us)
+        assert watermark_us is not None, "rows are late by a watermark"
         sql = f"SELECT {self._is_late()} AS late, concat('[', make_timestamptz(_ws), ', ', make_timestamptz(_we), ')') AS w FROM input"
-        judged = duck.query(nested(self._step.prepare, sql), input=reached)
+        judged = epoch.duck.query(nested(self._step.prepare, sql), input=reached)
         late = judged.column("late")
-        watermark = duck.query("SELECT getvariable('watermark_start') AS w").column("w")[0].as_py() - self._step.lag_us
         window = judged.column("w").filter(late)
-        return refused(self._query.sink, reached.filter(late), watermark, "late: the row's own session was final", window)
+        return refused(self._query.sink, reached.filter(late), watermark_us, "late: the row's own session was final", window)
 
     def _is_late(self) -> str:
-        return f"coalesce(_we > _ws AND _we <= getvariable('watermark_start') - {self._step.lag_us}, false)" if self._timed else "false"
+        return f"(_we > _ws AND {is_late('_we', self._step.lag_us)})" if self._timed else "false"
 
     # -- runs and results
 
     def _fresh(self, duck: Duck, fed: Input, state: Sequence[Run]) -> list[Run]:
         """The sessions of this epoch's rows as a run."""
-        kept = [one.part.filter(pc.invert(one.part.column(_LATE))).drop_columns([_LATE, _COUNT]) for one in fed]
+        kept = [one.part.filter(pc.invert(one.part.column(LATE))).drop_columns([LATE, _COUNT]) for one in fed]
         filled = [part for part in kept if part.num_rows]
         return [Run.of(duck.query(self._combine_sql, input=pa.concat_tables(filled)), next_chain(state))] if filled else []
 
@@ -161,10 +159,9 @@ class SessionOperator(Operator):
 
     def _partial(self) -> str:
         """Prepared rows of a slice to partial sessions, late rows apart."""
-        keys = ", ".join(f"{normal(key, self._prepared.field(key).type)} AS {key}" for key in self._step.keys)
-        rows = f"SELECT {f'* REPLACE ({keys})' if keys else '*'}, {self._is_late()} AS {_LATE} FROM input WHERE _we > _ws"
+        rows = f"SELECT {normalized(self._step.keys, self._prepared)}, {self._is_late()} AS {LATE} FROM input WHERE _we > _ws"
         columns = [*map(partial_sql, self._step.states), f"count(*) AS {_COUNT}"]
-        return self._grouped(self._step.merging.numbered(rows, [_LATE, *self._step.keys]), [_LATE, *self._step.keys], columns)
+        return self._grouped(self._step.merging.numbered(rows, [LATE, *self._step.keys]), [LATE, *self._step.keys], columns)
 
     def _put_together(self, rows: str, only: str = "") -> str:
         """Partial sessions put together; with `only`, of those rows' states alone (but with the whole session's end)."""
@@ -185,9 +182,7 @@ class SessionOperator(Operator):
 
     def _grouped(self, numbered: str, by: Sequence[str], columns: Sequence[str]) -> str:
         """Rows with `_s` to one row a session."""
-        keys = self._step.keys
-        hashed = f"hash({', '.join(keys)})" if keys else "0::UBIGINT"
-        listed = ", ".join(["max(_we) AS _we", f"{hashed} AS _h", "min(_ws) AS _ws", *by, *columns])
+        listed = ", ".join(["max(_we) AS _we", f"{hash_of(self._step.keys)} AS _h", "min(_ws) AS _ws", *by, *columns])
         return f"SELECT {listed} FROM ({numbered}) GROUP BY {', '.join([*by, '_s'])}"
 
     def _meets(self, left: str, right: str) -> str:

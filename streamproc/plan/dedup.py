@@ -10,10 +10,9 @@ from sqlglot import exp
 
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.maintain import distinct
-from streamproc.plan.plan import Dedup, Project, Step
-from streamproc.plan.relation import ORIGIN, Column, Relation, RelationScope, hidden_name
-from streamproc.plan.select import Draft, Env
-from streamproc.plan.types import STRING, quote
+from streamproc.plan.plan import Dedup, Step
+from streamproc.plan.relation import Column, Relation, RelationScope
+from streamproc.plan.select import Draft, Env, with_origin
 
 FUNCTIONS = ("drop_duplicates", "drop_duplicates_within_watermark")
 
@@ -90,8 +89,4 @@ def _input(env: Env, relation: Relation) -> tuple[Step, str]:
     """The step whose rows reach the operator, with their origin where `late` shows it, and what `prepare` stands on."""
     if not (env.origin and relation.origin):
         return relation.step, relation.body(())
-    env.read_origin(relation.sources, ORIGIN)
-    columns = [c for c in relation.columns if c.name not in ORIGIN]
-    listed = [f"{c.sql} AS {quote(c.ref or c.name)}" for c in columns] + [f"{hidden_name(name)} AS {quote(name)}" for name in ORIGIN]
-    schema = pa.schema([pa.field(c.ref or c.name, c.type) for c in columns] + [pa.field(name, STRING) for name in ORIGIN])
-    return Project(relation.step, f"SELECT {', '.join(listed)} FROM {relation.body(ORIGIN)}", schema), "input"
+    return with_origin(env, relation, relation.columns), "input"

@@ -18,11 +18,11 @@ from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.grouping_sets import SET, grouping_value, is_grouping, written_sets
 from streamproc.plan.maintain import by_mode
 from streamproc.plan.names import output_name
-from streamproc.plan.plan import Aggregate, Project, SessionAggregate, Step
-from streamproc.plan.relation import ORIGIN, WEIGHED, Column, Relation, Tail, Time, arrival, hidden_columns, hidden_name
-from streamproc.plan.select import Draft, Output, has_aggregate, is_aggregate, kept_key, limit_rows, ordered, projected
+from streamproc.plan.plan import Aggregate, SessionAggregate, Step
+from streamproc.plan.relation import WEIGHED, Column, Relation, Tail, Time, arrival, hidden_columns, hidden_name
+from streamproc.plan.select import Draft, Output, has_aggregate, is_aggregate, kept_key, limit_rows, ordered, projected, with_origin
 from streamproc.plan.time_window import TimeWindow, column_of, is_window, read_window
-from streamproc.plan.types import STRING, WINDOW_TYPE, Sql, quote
+from streamproc.plan.types import WINDOW_TYPE, Sql, quote
 from streamproc.plan.zone import SESSION
 
 WINDOW = Sql("{'start': make_timestamptz(_ws), 'end': make_timestamptz(_we)}", WINDOW_TYPE)
@@ -328,18 +328,13 @@ def _input(draft: Draft, states: States) -> tuple[Step, str]:
     """The step whose rows reach the operator, and what its `prepare` stands on."""
     order = ("_shard", "_offset") if states.in_order and draft.rows.origin else ()
     origin = draft.env.origin and draft.rows.origin
-    draft.env.read_origin(draft.rows.sources, (*order, *(ORIGIN if origin else ())))
+    draft.env.read_origin(draft.rows.sources, order)
     if not origin:
         weight = WEIGHED if draft.rows.step.changes else ()
         return draft.rows.step, f"{draft.rows.body((*order, *weight))}{draft.condition}"
-    columns = [c for c in (*draft.rows.columns, *_extras(draft)) if c.name not in ORIGIN]
-    for column in columns:
-        draft.rows.mark(column.ref or column.name)
-    listed = [c.sql for c in columns] + [f"{hidden_name(name)} AS {quote(name)}" for name in ORIGIN]
-    sql = f"SELECT {', '.join(listed)} FROM {draft.rows.body(ORIGIN)}{draft.condition}"
-    schema = pa.schema([pa.field(c.ref or c.name, c.type) for c in columns] + [pa.field(name, STRING) for name in ORIGIN])
+    rows = with_origin(draft.env, draft.rows, (*draft.rows.columns, *_extras(draft)), draft.condition)
     hidden = ", ".join(f"{quote(name)} AS {hidden_name(name)}" for name in order)
-    return Project(draft.rows.step, sql, schema), f"(SELECT *, {hidden} FROM input)" if hidden else "input"
+    return rows, f"(SELECT *, {hidden} FROM input)" if hidden else "input"
 
 
 def _extras(draft: Draft) -> list[Column]:

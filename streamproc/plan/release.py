@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from streamproc.plan.faults import RefusedError
-from streamproc.plan.plan import Project, Release, StateColumn, Step
+from streamproc.plan.plan import Release, StateColumn, Step
 from streamproc.plan.ranking import Level, Over, read_over
-from streamproc.plan.relation import ORIGIN, Column, Relation, Time, hidden_name
+from streamproc.plan.relation import ORIGIN, Column, Relation, Time
 from streamproc.plan.row_values import in_two
-from streamproc.plan.select import Draft
-from streamproc.plan.types import STRING, is_orderable, quote
+from streamproc.plan.select import Draft, with_origin
+from streamproc.plan.types import STRING, is_orderable
 
 _NEEDED = (
     "window functions in mode append need rows that become final: PARTITION BY a window of event time, or ORDER BY the event time"
@@ -49,13 +49,8 @@ def keep_origin(draft: Draft) -> None:
     rows = draft.rows
     if not (draft.env.origin and rows.origin):
         return
-    draft.env.read_origin(rows.sources, ORIGIN)
+    step = with_origin(draft.env, rows, rows.columns, draft.condition)
     columns = tuple(c for c in rows.columns if c.name not in ORIGIN)
-    for column in columns:
-        rows.mark(column.ref or column.name)
-    listed = [f"{c.sql} AS {quote(c.ref or c.name)}" for c in columns] + [f"{hidden_name(name)} AS {quote(name)}" for name in ORIGIN]
-    schema = pa.schema([pa.field(c.ref or c.name, c.type) for c in columns] + [pa.field(name, STRING) for name in ORIGIN])
-    step = Project(rows.step, f"SELECT {', '.join(listed)} FROM {rows.body(ORIGIN)}{draft.condition}", schema)
     extras = tuple(Column(name, STRING) for name in ORIGIN)
     draft.source = Relation(columns, step, lambda _: "input", rows.alias, extras, sources=rows.sources, has_watermark=rows.has_watermark)
     draft.where = None

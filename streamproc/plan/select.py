@@ -20,8 +20,8 @@ from streamproc.plan.expressions import Compiler
 from streamproc.plan.faults import LocatedError, RefusedError
 from streamproc.plan.generators import generated, is_generator, with_columns, with_rows
 from streamproc.plan.names import output_name
-from streamproc.plan.plan import OutputMode, Step
-from streamproc.plan.relation import Column, Relation, RelationScope, Tail, Time, hidden_columns
+from streamproc.plan.plan import OutputMode, Project, Step
+from streamproc.plan.relation import ORIGIN, Column, Relation, RelationScope, Tail, Time, hidden_columns, hidden_name
 from streamproc.plan.time_window import column_of, is_window, read_window, window_value
 from streamproc.plan.types import BOOLEAN, NULL, Sql, holds_interval, quote
 from streamproc.plan.zone import SESSION
@@ -170,6 +170,17 @@ def explode_laterals(draft: Draft) -> None:
         names = [c.name for c in alias.args.get("columns") or ()] if alias else []
         made = generated(Compiler(draft.scope), lateral.this, outer=bool(lateral.args.get("outer"))).named(names, lateral)
         draft.source = with_columns(draft.rows, made, alias.name if alias else "", f"#rows{number}")
+
+
+def with_origin(env: Env, rows: Relation, columns: Sequence[Column], condition: str = "") -> Project:
+    """The rows with `columns`, and where they came from: what reaches an operator whose late rows are shown."""
+    env.read_origin(rows.sources, ORIGIN)
+    own = [c for c in columns if c.name not in ORIGIN]
+    for column in own:
+        rows.mark(column.ref or column.name)
+    listed = [c.sql for c in own] + [f"{hidden_name(name)} AS {quote(name)}" for name in ORIGIN]
+    schema = pa.schema([pa.field(c.ref or c.name, c.type) for c in own] + [pa.field(name, pa.string()) for name in ORIGIN])
+    return Project(rows.step, f"SELECT {', '.join(listed)} FROM {rows.body(ORIGIN)}{condition}", schema)
 
 
 def filter_rows(draft: Draft) -> None:

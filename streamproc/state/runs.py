@@ -118,6 +118,11 @@ def split_final(runs: Iterable[Run], watermark_us: int | None) -> tuple[list[pa.
     return closed, alive
 
 
+def first_final_us(runs: Iterable[Run]) -> int | None:
+    """The smallest final time of a row; None if no row has one."""
+    return min((run.window_min for run in runs if run.window_min is not None), default=None)
+
+
 def next_chain(runs: Sequence[Run]) -> int:
     """A chain number that no run has."""
     return max((run.chain for run in runs), default=-1) + 1

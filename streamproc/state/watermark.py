@@ -74,3 +74,8 @@ def raised(previous_us: int | None, candidate_us: int | None) -> int | None:
     if candidate_us is None:
         return previous_us
     return candidate_us if previous_us is None else max(previous_us, candidate_us)
+
+
+def lowered(watermark_us: int | None, lag_us: int) -> int | None:
+    """The watermark where rows may be older than it by `lag_us`."""
+    return None if watermark_us is None else watermark_us - lag_us
