@@ -27,24 +27,6 @@ import psutil
 import workload
 
 HERE = Path(__file__).parent
-JOB = """
-name: bench
-sources:
-  clicks:
-    type: kafka
-    bootstrap_servers: {servers}
-    topic: {topic}
-    schema: page STRING, amount BIGINT, ts TIMESTAMP
-    watermark: {{column: ts, delay: 5 seconds}}
-sinks:
-  sums:
-    type: files
-    path: {folder}/sums
-    query: |
-      SELECT window.start AS start, page, count(*) AS n, sum(amount) AS total, max(amount) AS largest
-      FROM clicks GROUP BY window(ts, '10 seconds'), page
-checkpoint: {folder}/checkpoint
-"""
 COLUMNS = ("records_per_s", "records_per_cpu_s", "rss_mb", "windows", "lost")
 POLL_S = 0.005
 SEED = 7
@@ -54,7 +36,7 @@ PARTITIONS = 4
 def run_streamproc(servers: str, topic: str, folder: Path, records: int) -> dict[str, Any]:
     """One run to the end of the topic; steady from the first epoch's begin, which is written once its rows are read."""
     job = folder / "job.yaml"
-    job.write_text(JOB.format(servers=servers, topic=topic, folder=folder))
+    job.write_text(workload.JOB.format(servers=servers, topic=topic, folder=folder))
     command = [sys.executable, "-m", "streamproc", "run", str(job), "--available-now", "--drain"]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         worker = psutil.Process(process.pid)

@@ -27,27 +27,10 @@ import pyarrow.dataset as ds
 import workload
 
 HERE = Path(__file__).parent
-JOB = """
-name: start
-sources:
-  clicks:
-    type: kafka
-    bootstrap_servers: {servers}
-    topic: {topic}
-    schema: page STRING, amount BIGINT, ts TIMESTAMP
-    watermark: {{column: ts, delay: 5 seconds}}
-sinks:
-  rows:
+JOB = f"""{workload.JOB}  rows:
     type: files
-    path: {folder}/rows
+    path: {{folder}}/rows
     query: SELECT page, amount FROM clicks
-  sums:
-    type: files
-    path: {folder}/sums
-    query: |
-      SELECT window.start AS start, page, count(*) AS n, sum(amount) AS total, max(amount) AS largest
-      FROM clicks GROUP BY window(ts, '10 seconds'), page
-checkpoint: {folder}/checkpoint
 """
 POLL_S = 0.002
 PAUSE_S = 0.1

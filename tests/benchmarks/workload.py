@@ -20,6 +20,25 @@ BATCH_ROWS = 500
 """Events a record batch: about 90 kB, what a busy producer with linger sends."""
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"  # cut where the event is full
 START = datetime(2026, 1, 1, tzinfo=UTC)
+JOB = """
+name: bench
+checkpoint: {folder}/checkpoint
+sources:
+  clicks:
+    type: kafka
+    bootstrap_servers: {servers}
+    topic: {topic}
+    schema: page STRING, amount BIGINT, ts TIMESTAMP
+    watermark: {{column: ts, delay: 5 seconds}}
+sinks:
+  sums:
+    type: files
+    path: {folder}/sums
+    query: |
+      SELECT window.start AS start, page, count(*) AS n, sum(amount) AS total, max(amount) AS largest
+      FROM clicks GROUP BY window(ts, '10 seconds'), page
+"""
+"""The job over them; a further sink may follow."""
 
 
 def events(count: int, seed: int, partition: int, partitions: int) -> Iterator[bytes]:
