@@ -48,7 +48,16 @@ METRICS: tuple[Metric, ...] = (
     Metric("streamproc_table_refresh_failures_total", "counter", ("table",), "Refreshes of the bounded table that failed."),
     Metric("streamproc_retries_total", "counter", ("what",), "Retried calls: source, sink or store."),
     Metric("streamproc_prefetch_bytes", "gauge", (), "Bytes read ahead and not yet in an epoch."),
-    Metric("streamproc_lease_held", "gauge", (), "1 while this worker holds the job's lease."),
+    Metric("streamproc_lease_held", "gauge", (), "1 while this worker holds a lease of the job."),
+    Metric("streamproc_leases", "gauge", (), "Leases of tasks that this worker holds."),
+    Metric("streamproc_lease_changes_total", "counter", ("change",), "Leases taken, requested, lost, released, given."),
+    Metric("streamproc_lease_failures_total", "counter", ("call",), "Calls of the lease table that failed or were too slow."),
+    Metric("streamproc_workers", "gauge", (), "Workers that share the job, as this one sees it."),
+    Metric("streamproc_tasks", "gauge", (), "Tasks of the job that run in this worker."),
+    Metric("streamproc_job_up", "gauge", (), "1 while the job runs or stands by, 0 while it waits to be started again after a failure."),
+    Metric("streamproc_job_failures_total", "counter", ("kind",), "Failures that ended a run of the job, by kind of error."),
+    Metric("streamproc_hash_range_holes", "gauge", ("source",), "Gaps in the hash range of the source's open shards."),
+    Metric("streamproc_fan_out_fallback", "gauge", ("source",), "1 while the source polls although the job says fan_out."),
     Metric("streamproc_source_up", "gauge", ("source",), "1 while the source answers."),
 )
 _BY_NAME = {metric.name: metric for metric in METRICS}
