@@ -28,6 +28,17 @@ class SinkStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """One task of the job in this worker. `epoch` is its newest commit; `epoch_running_s` is 0 while no epoch runs."""
+
+    task: str
+    epoch: int = 0
+    watermark_us: int | None = None
+    lease_held: bool = False
+    epoch_running_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """One picture of a job, taken at `now_us` (µs since 1970 UTC) by the worker that runs it.
 
@@ -56,3 +67,4 @@ class Status:
     sinks: tuple[SinkStatus, ...] = ()
     dead: int = 0
     source_faults: Mapping[str, str] = field(default_factory=dict)
+    tasks: tuple[TaskStatus, ...] = ()
