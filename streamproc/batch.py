@@ -42,11 +42,23 @@ BAD_SCHEMA = pa.schema([("index", pa.int64()), ("reason", pa.string()), ("error"
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """One ordered part of a source. `parents` must be read to their end first (Kinesis); `hash_range` is
+    inclusive at both ends (Kinesis), None where keys are not hashed to ranges.
+    """
+
+    id: str
+    parents: tuple[str, ...] = ()
+    hash_range: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """The answer of one read. Rows are in shard order and lie after `after`, up to `end` (which may lie
     beyond the last row: control records, compacted gaps). `at_end`: the server said there is nothing after
-    `end` now. `ended`: the shard is closed and wholly read; no read follows. `lag` is what is left to read,
-    in the source's own unit (`Source.lag_unit`), None if unknown.
+    `end` now. `ended`: the shard is closed and wholly read; no read follows; `children` are then the shards that
+    go on in its place, as far as the server names them (`Source.shards` lists them in any case). `lag` is what is
+    left to read, in the source's own unit (`Source.lag_unit`), None if unknown.
     """
 
     shard: str
@@ -55,6 +67,7 @@ class Chunk:
     at_end: bool = False
     ended: bool = False
     lag: int | None = None
+    children: tuple[Shard, ...] = ()
 
     @property
     def nbytes(self) -> int:

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from streamproc.batch import EXTRA_COLUMNS, Chunk
+from streamproc.batch import Shard as Shard  # part of this contract; chunks name them
 from streamproc.offset import Position, Start
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One ordered part of a source. `parents` must be read to their end first (Kinesis); `hash_range` is
-    inclusive at both ends (Kinesis), None where keys are not hashed to ranges.
-    """
-
-    id: str
-    parents: tuple[str, ...] = ()
-    hash_range: tuple[int, int] | None = None
 
 
 class Source(ABC):
@@ -73,6 +62,7 @@ class Reader(ABC):
       Rows that are gone raise `BadRecord` naming shard and positions, never a silent gap.
     - after an `Unavailable` the next `read` goes on where the last chunk ended.
     - `at_end` only when the server said so; after `ended` no further read is made.
+    - the last chunk of a closed shard names its children, or nobody: never only some of them.
     - cancelling a read loses nothing: the next one returns those rows.
     """
 

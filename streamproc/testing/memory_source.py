@@ -168,7 +168,9 @@ class MemorySource(Source):
         batch = rows.read(first, rows.end if until is None else int(until) + 1)
         stop = first + batch.num_rows
         at_end = stop == rows.end
-        return Chunk(shard, batch, str(stop - 1), at_end=at_end, ended=at_end and rows.closed, lag=rows.end - stop)
+        ended = at_end and rows.closed
+        children = tuple(child.shard for child in self._shards.values() if ended and shard in child.shard.parents)
+        return Chunk(shard, batch, str(stop - 1), at_end=at_end, ended=ended, lag=rows.end - stop, children=children)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name}: {rows.end}{' closed' * rows.closed}" for name, rows in self._shards.items())

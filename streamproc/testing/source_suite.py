@@ -357,6 +357,16 @@ class SourceConformance:
         assert values(chunks) == list(put)
         assert [chunk.ended for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
 
+    async def test_the_last_chunk_of_a_closed_shard_names_its_children_or_nobody(self, harness: SourceHarness, source: Source) -> None:
+        shard = await self.first(source)
+        await harness.put(shard.id, 3)
+        children = await optional(harness, "split", shard.id)
+        assert isinstance(children, Sequence)
+        chunks = await drain(await self.opened(source, shard))
+        listed = tuple(s for s in await source.shards() if s.id in children)
+        assert [chunk.children for chunk in chunks[:-1]] == [()] * (len(chunks) - 1)
+        assert chunks[-1].children in ((), listed)
+
     async def test_cancelling_a_read_loses_nothing(self, harness: SourceHarness, source: Source) -> None:
         shard = await self.first(source)
         reader = await self.opened(source, shard)
