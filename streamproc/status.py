@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
-    """One shard. `lag` is in the source's own unit, `records` or `ms`; None = unknown. `watermark_us` None: no data yet."""
+    """One shard. `lag` is in the source's own unit, `records` or `ms`; None = unknown. `watermark_us` None: no data yet.
+    `position` is where the newest commit ends, as the source writes it.
+    """
 
     source: str
     shard: str
@@ -16,6 +18,7 @@ class ShardStatus:
     lag_unit: str = "records"
     watermark_us: int | None = None
     idle: bool = False
+    position: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 import traceback
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 _folders: set[str] = set()
 """Of the jobs whose code was loaded."""
+_importing = threading.RLock()
+"""A service reads job files beside its running jobs; the path is one for the process."""
 
 
 def load(dotted: str, folder: Path) -> Any:
@@ -44,6 +47,11 @@ def place(error: BaseException) -> str:
 
 
 def _module(name: str, folder: str) -> ModuleType:
+    with _importing:
+        return _first_in(folder, name)
+
+
+def _first_in(folder: str, name: str) -> ModuleType:
     if folder in sys.path:
         sys.path.remove(folder)
     sys.path.insert(0, folder)
