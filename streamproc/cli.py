@@ -211,6 +211,22 @@ def infer(job_file: str, overrides: Sequence[str], source: str | None) -> None:
 
 
 @cli.command()
+@job_command
+@click.option("--account", metavar="ID", default="*", help="Account of what the job names without one; default any.")
+@click.option("--region", metavar="REGION", default="*", help="Region of what the job names without one; default any.")
+def policy(job_file: str, overrides: Sequence[str], account: str, region: str) -> None:
+    """Print the IAM policy that a job needs on AWS, and nothing more."""
+    from streamproc.policy import Account, notes
+    from streamproc.policy import policy as policy_of
+
+    job = _load(job_file, overrides)
+    document = policy_of(job, Account(account, region))
+    click.echo(json.dumps(document, indent=2))
+    for note in notes(job, document):
+        click.echo(f"streamproc: {note}", err=True)
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of a job file."""
     from streamproc.job import json_schema
