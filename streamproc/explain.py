@@ -22,7 +22,6 @@ def _job(job: Job) -> Iterator[str]:
     yield f"job {job.name}"
     yield f"  checkpoint {job.checkpoint}"
     yield f"  trigger {_trigger(job)}"
-    yield "  one task over all shards: one worker runs it, others stand by"
 
 
 def _trigger(job: Job) -> str:

@@ -45,7 +45,10 @@ def plan_parts(
     from streamproc.plan.planner import BoundedInfo, TableInfo, plan_job  # DuckDB is not needed to find faults of the file
     from streamproc.plan.python_functions import FunctionInfo
 
-    tables = {name: TableInfo(source.schema, extra_columns(source), watermark_of(source)) for name, source in sources.items()}
+    tables = {
+        name: TableInfo(source.schema, extra_columns(source), watermark_of(source), source.options.partitioned_by)
+        for name, source in sources.items()
+    }
     joined = {name: BoundedInfo(table.schema, versioned_of(table)) for name, table in bounded.items()}
     known = {name: FunctionInfo(function.returns, function.deterministic) for name, function in functions.items()}
     stateful = {n: ApplyInfo(a.input, a.key, a.schema, a.time, a.ttl_us, a.deterministic) for n, a in applies.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from streamproc.plan.plan import (
     Aggregate,
+    Apply,
     Batch,
     Dedup,
     Evaluate,
@@ -33,9 +34,16 @@ def explain(plan: Plan) -> str:
     lines = [line for scan in plan.scans.values() for line in _scan(plan, scan)]
     for query in plan.queries.values():
         lines += ["", *_query(plan, query)]
+    lines += ["", *_tasks(plan)]
     if plan.notes:
         lines += ["", *(f"note: {note}" for note in plan.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _tasks(plan: Plan) -> list[str]:
+    if plan.tasks.kind == "shards":
+        return ["tasks: one per shard, shared by all workers"]
+    return ["tasks: one over all shards, which one worker runs while others stand by, because", *(f"  {r}" for r in plan.tasks.reasons)]
 
 
 def _scan(plan: Plan, scan: Scan) -> list[str]:
@@ -88,6 +96,8 @@ def _operator(query: Query, step: Step) -> list[str]:
         ]
     if isinstance(step, Join):
         return _join(step)
+    if isinstance(step, Apply):
+        return [f"Apply {step.function} by {', '.join(step.keys)}", f"  prepare {step.prepare}", f"  state   {_applied(step)}"]
     if isinstance(step, Batch):
         return [f"Batch over the whole result {step.sql}"]
     if isinstance(step, Maintain):
@@ -101,6 +111,11 @@ def _operator(query: Query, step: Step) -> list[str]:
         f"  result  {step.post}",
         f"  state   {_leaves(query, step)}",
     ]
+
+
+def _applied(step: Apply) -> str:
+    ends = "until the function forgets it" if step.ttl_us is None else f"until {_seconds(step.ttl_us)} after its last call"
+    return f"one row a key, {ends}"
 
 
 def _join(step: Join) -> list[str]:

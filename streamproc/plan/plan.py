@@ -424,6 +424,19 @@ class Query:
     carries_origin: bool = False
     key: tuple[str, ...] | None = None
     """Columns by which the rows of a result that changes are told apart; None: by all of them."""
+    partition_keys: Mapping[str, str] = field(default_factory=dict)
+    """By operator, the column of its state that is the source's partition key. Empty where a task has all shards."""
+
+
+@dataclass(frozen=True)
+class TaskSplit:
+    """Whether a plan runs as one task over all shards, for the `reasons`, or as one a shard. `key`: by operator (`<sink>/<id>`), the
+    column of its state that holds the partition key (text or a whole number), by which state is divided.
+    """
+
+    kind: Literal["all", "shards"] = "all"
+    reasons: tuple[str, ...] = ()
+    key: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -448,3 +461,4 @@ class Plan:
     """Bounded tables that something joins with: what is read of them."""
     notes: tuple[str, ...] = field(default=())
     """What `explain` and `check` want said: unbounded state, at-least-once sinks, …"""
+    tasks: TaskSplit = field(default_factory=TaskSplit)

@@ -33,6 +33,7 @@ from streamproc.plan.python_functions import NO_FUNCTIONS, FunctionInfo, evaluat
 from streamproc.plan.ranking import bound_ranks
 from streamproc.plan.relation import Column, Relation, Time, hidden_name
 from streamproc.plan.select import Draft, Rule, explode_laterals, filter_rows, order_and_limit, project_rows, read_from, refuse_clauses
+from streamproc.plan.tasks import with_tasks
 from streamproc.plan.types import quote, text_literal
 from streamproc.plan.unions import union
 
@@ -47,11 +48,14 @@ NO_TABLES: Mapping[str, BoundedInfo] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class TableInfo:
-    """An unbounded table: declared columns (format raw: `value`), extra columns it has (of `batch.EXTRA_COLUMNS`)."""
+    """An unbounded table: declared columns (format raw: `value`), extra columns it has (of `batch.EXTRA_COLUMNS`), and the column
+    that its producer has promised to be the partition key.
+    """
 
     schema: pa.Schema
     extra: pa.Schema = EXTRA_COLUMNS
     watermark: Watermark | None = None
+    partitioned_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def plan_job(
         job.attempt(f"sinks.{name}.query", sinks[name].query, partial(checker.check, query))
     checker.close()
     job.stop_if_faulty()
-    return Plan(scans, queries, watermarks, time_zone, read, modes.notes(queries))
+    plan = Plan(scans, queries, watermarks, time_zone, read, modes.notes(queries))
+    return with_tasks(plan, {name: table.partitioned_by for name, table in tables.items() if table.partitioned_by})
 
 
 def completed(root: Step, scans: Mapping[str, Scan]) -> Step:
