@@ -10,12 +10,12 @@ import pytest
 
 from streamproc.errors import InvalidJob, Unavailable
 from streamproc.lease import open_leases
-from streamproc.lease.lease import Lease, LeaseTable
+from streamproc.lease.lease import Lease, LeaseTable, Mark
 from streamproc.lease.objects import ObjectLeases
 from streamproc.lease.sqlite import SqliteLeases
 from streamproc.stores import open_store
 from streamproc.stores.local import LocalStore
-from streamproc.testing.lease_suite import NEW, LeaseTableConformance
+from streamproc.testing.lease_suite import NEW, A, LeaseTableConformance
 from streamproc.testing.memory_leases import MemoryLeases
 from streamproc.testing.memory_store import MemoryStore
 from streamproc.world import World
@@ -24,9 +24,17 @@ OWNER = """
 import asyncio, sys
 from streamproc.lease.lease import Lease
 from streamproc.lease.sqlite import SqliteLeases
-asyncio.run(SqliteLeases(sys.argv[1]).take(Lease("job", None, 0), "first"))
+table = SqliteLeases(sys.argv[1])
+asyncio.run(table.take(Lease("job", None, 0), "first"))
 print("taken", flush=True)
 input()
+"""
+
+MORE = """
+import asyncio, sys
+async def both():
+    await table.beat("first")
+    await table.take(Lease("other", None, 0), "first")
 """
 
 
@@ -34,6 +42,20 @@ class TestMemoryLeases(LeaseTableConformance):
     @pytest.fixture
     def table(self) -> LeaseTable:
         return MemoryLeases()
+
+
+class TestMemoryLeasesWithMarks(LeaseTableConformance):
+    @pytest.fixture
+    def table(self) -> LeaseTable:
+        return MemoryLeases(keeps_marks=True)
+
+    async def test_a_change_of_another_program_is_told_apart(self, table: LeaseTable) -> None:
+        ours = await table.take(NEW, A, Mark("1:0"))
+        theirs = await table.renew(await table.take(ours, "kcl-1"))
+        assert theirs.mark == Mark("1:0", ours=False)
+        back = await table.take(await table.give(theirs, Mark("2:0")), A)
+        assert back.mark == Mark("2:0", ours=False)
+        assert (await table.renew(back, Mark("3:0"))).mark == Mark("3:0")
 
 
 class TestObjectLeasesInMemory(LeaseTableConformance):
@@ -85,7 +107,7 @@ class TestSqliteLeases(LeaseTableConformance):
         try:
             assert owner.stdout is not None
             owner.stdout.readline()
-            [lease] = await table.list()
+            [lease] = (await table.list()).leases
             assert not await table.abandoned(lease)
             owner.send_signal(signal.SIGSTOP)
             assert not await table.abandoned(lease)
@@ -93,12 +115,29 @@ class TestSqliteLeases(LeaseTableConformance):
             owner.wait()
             assert await table.abandoned(lease)
             await table.take(lease, "second")
-            assert [row.owner for row in await table.list()] == ["second"]
+            assert [row.owner for row in (await table.list()).leases] == ["second"]
         finally:
             owner.kill()
             owner.wait()
             await table.close()
         assert [file.name for file in tmp_path.iterdir()] == ["leases.sqlite"]
+
+    async def test_every_row_of_a_dead_worker_is_abandoned_and_its_presence_gone(self, tmp_path: Path) -> None:
+        path = tmp_path / "leases.sqlite"
+        code = OWNER.replace('print("taken"', 'asyncio.run(both())\nprint("taken"').replace("import asyncio, sys", MORE)
+        with subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+            assert owner.stdout is not None
+            owner.stdout.readline()
+            table = SqliteLeases(path)
+            assert (await table.list()).workers == {"first": 1}
+            owner.kill()
+        listing = await table.list()
+        assert listing.workers == {}
+        for lease in listing.leases:
+            assert await table.abandoned(lease)
+            await table.take(lease, "second")
+        assert {file.name for file in tmp_path.iterdir()} == {"leases.sqlite", "leases.sqlite.second"}
+        await table.close()
 
     async def test_an_owner_of_another_machine_is_not_abandoned(self, tmp_path: Path) -> None:
         table = SqliteLeases(tmp_path / "leases.sqlite")
