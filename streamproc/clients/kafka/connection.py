@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from streamproc.clients.kafka.receiver import receive
-from streamproc.clients.kafka.security import KafkaSecurity, client_settings
 from streamproc.clock import Clock
 from streamproc.errors import Fault, InvalidJob, Unavailable
 
@@ -39,9 +38,10 @@ class KafkaConnection:
     failure the metadata are asked again before the next use, and if no known broker answers, `servers`.
     """
 
-    def __init__(self, servers: str, security: KafkaSecurity, clock: Clock, name: str) -> None:
+    def __init__(self, servers: str, settings: Callable[[], Mapping[str, Any]], clock: Clock, name: str) -> None:
+        """`settings` are aiokafka's for TLS and SASL, asked for at each connection; `name` is the part of the job that is at fault."""
         self._servers = servers
-        self._security = security
+        self._settings = settings
         self._clock = clock
         self._name = name
         self._client: Any = None
@@ -206,9 +206,9 @@ class KafkaConnection:
         self._stale = True
         return client
 
-    def _client_settings(self) -> dict[str, Any]:
+    def _client_settings(self) -> Mapping[str, Any]:
         try:
-            return client_settings(self._security)
+            return self._settings()
         except (OSError, ValueError) as error:
             raise InvalidJob([Fault(self._name, 0, f"security: {error}")]) from error
 
