@@ -22,6 +22,9 @@ class LeaseOptions(Options):
     type: Literal["sqlite", "object"] = Field(description="sqlite: a file of this machine; object: if-match object in the checkpoint")
     path: str | None = Field(None, description="file of the sqlite table")
     lease_ttl: Duration = Field(10_000_000, gt=0, description="a worker that is silent for so long has lost its lease")
+    max_leases: int | None = Field(None, gt=0, description="tasks that one worker takes at most")
+    balance: Literal["count", "throughput"] = Field("count", description="what workers share evenly: tasks, or the bytes they read")
+    adopt: bool = Field(False, description="go on from positions that another program has written to the table, instead of stopping")
 
 
 def _type(value: object) -> object:
