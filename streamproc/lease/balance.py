@@ -51,15 +51,18 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What one observer knows of a table: rows by key, beats by worker id."""
+    """What one observer knows of a table: rows by key, beats by worker id; by a look at `at_s`."""
 
     rows: Mapping[str, Seen] = field(default_factory=dict)
     workers: Mapping[str, Beat] = field(default_factory=dict)
+    at_s: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What `me` decides by, right after a look. `abandoned`: keys of rows whose owner is provably dead."""
+    """What `me` decides by. `abandoned`: keys of rows whose owner is provably dead. `acquiring`: names of units that `me` is
+    about to have by moves still under way: they count as its own and are not moved.
+    """
 
     units: Sequence[Unit]
     observed: Observed
@@ -69,6 +72,7 @@ class View:
     max_leases: int | None = None
     by: Literal["count", "throughput"] = "count"
     abandoned: Set[str] = frozenset()
+    acquiring: Set[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,8 @@ def observe(listing: Listing, before: Observed, now_s: float, keys: Collection[s
     for key in keys:
         if key not in rows:
             rows[key] = _seen(Lease(key, None, 0), before.rows.get(key), now_s)
-    return Observed(rows, {worker: _beat(value, before.workers.get(worker), now_s) for worker, value in listing.workers.items()})
+    beats = {worker: _beat(value, before.workers.get(worker), now_s) for worker, value in listing.workers.items()}
+    return Observed(rows, beats, now_s)
 
 
 def _seen(lease: Lease, before: Seen | None, now_s: float) -> Seen:
@@ -161,12 +166,12 @@ class _Holding:
 
     unit: Unit
     owner: str | None
-    held: tuple[Lease, ...]
-    free: tuple[Lease, ...]
-    elsewhere: tuple[Lease, ...]
-    moving: bool
-    free_since_s: float
-    kbps: float | None
+    held: tuple[Lease, ...] = ()
+    free: tuple[Lease, ...] = ()
+    elsewhere: tuple[Lease, ...] = ()
+    moving: bool = False
+    free_since_s: float = 0.0
+    kbps: float | None = None
 
 
 class _Fleet:
@@ -184,10 +189,11 @@ class _Fleet:
         self._rates = self._known_rates()
 
     def _present(self) -> list[str]:
-        """Those that take part: with a sign of life not long ago and no row that they let expire; and `me`."""
+        """Those that take part: with a sign of life not long before the look and no unit's row that they let expire; and `me`."""
         view = self._view
-        lapsed = {row.lease.owner for row in view.observed.rows.values() if self._lapsed(row)}
-        fresh = {worker for worker, sign_s in self._alive_s.items() if view.now_s < sign_s + DOUBT * view.ttl_s}
+        rows = (view.observed.rows.get(key) for unit in view.units for key in unit.rows)
+        lapsed = {row.lease.owner for row in rows if row and self._lapsed(row)}
+        fresh = {worker for worker, sign_s in self._alive_s.items() if view.observed.at_s < sign_s + DOUBT * view.ttl_s}
         return sorted(fresh - lapsed | {view.me})
 
     def _lapsed(self, row: Seen) -> bool:
@@ -195,6 +201,8 @@ class _Fleet:
 
     def _holding(self, unit: Unit) -> _Holding:
         view = self._view
+        if unit.name in view.acquiring:
+            return _Holding(unit, view.me, moving=True)
         rows = [view.observed.rows.get(key) or Seen(Lease(key, None, 0), view.now_s) for key in unit.rows]
         free_s = {row.lease.key: _free_s(row, view, self._alive_s) for row in rows}
         free = tuple(row.lease for row in rows if free_s[row.lease.key] <= view.now_s)
