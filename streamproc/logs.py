@@ -26,6 +26,7 @@ HIDDEN = "[secret]"
 SECRET_CHARS_MIN = 4
 """Shorter values are not searched for: they would blank out ordinary text, and are no secrets worth the name."""
 
+_passed_on: list[Secret] = []
 bind = structlog.contextvars.bind_contextvars
 _FORMATTER = structlog.stdlib.ProcessorFormatter
 
@@ -54,6 +55,20 @@ def configure(clock: Clock, secrets: Iterable[Secret] = (), *, terminal: bool = 
     ]
     formatter = _FORMATTER(processors=processors, foreign_pre_chain=[structlog.stdlib.ExtraAdder()])
     _install(formatter, stream, logging.WARNING if terminal else logging.INFO)
+
+
+def pass_on(secrets: Iterable[Secret]) -> None:
+    """Hand our lines to the standard `logging` as any library does, for a program with a logging of its own: nothing else is
+    configured, and where the program has configured structlog itself, not even that. May be called for several jobs.
+    """
+    if structlog.is_configured() and structlog.get_config()["processors"][-1] is not _as_text:
+        return
+    _passed_on.extend(secrets)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, Redaction(_passed_on), _as_text],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
 
 
 class _Time:
@@ -120,6 +135,11 @@ def _plain(_logger: object, _method: str, event: Event) -> str:
     level, text = event.pop("level"), event.pop("event")
     rest = " ".join(f"{key}={value}" for key, value in event.items() if key not in ("time", "logger", "job"))
     return f"{level}: {text} {rest}".rstrip()
+
+
+def _as_text(_logger: object, _method: str, event: Event) -> tuple[tuple[str], dict[str, Any]]:
+    text, raised = event.pop("event"), event.pop("exc_info", None)
+    return (" ".join([str(text), *(f"{key}={value}" for key, value in event.items())]),), {"exc_info": raised}
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

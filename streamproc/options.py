@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import (
@@ -266,6 +266,9 @@ def _registry(value: object) -> object:
 class SourceOptions(Options):
     """Keys of every source; a connector's `Options` subclass adds its own."""
 
+    schema_from_code: ClassVar[bool] = False
+    """`default_schema` comes from the author's code, which may change without the job file."""
+
     type: str
     start: StartOption = Field(Start(), description="where shards that exist when the checkpoint begins are read from")
     format: Literal["json", "csv", "avro", "protobuf", "raw", "parquet"] = "json"
@@ -288,7 +291,9 @@ class SourceOptions(Options):
     partitioned_by: str | None = Field(None, description="column that is the producer's partition key")
 
     def default_schema(self) -> pa.Schema | None:
-        """Columns where the job declares none: a raw payload, or what a connector that knows its columns overrides this with."""
+        """Columns where the job declares none: a raw payload, or what a connector that knows its columns overrides this with.
+        ValueError says why there are none.
+        """
         return pa.schema([("value", pa.binary())]) if self.format == "raw" else None
 
     @model_validator(mode="after")

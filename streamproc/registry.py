@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SOURCES: dict[str, str] = {
     "kinesis": "sources.kinesis:Kinesis",
     "kafka": "sources.kafka:Kafka",
+    "faust": "sources.faust:Faust",
     "files": "sources.files:Files",
     "generator": "sources.generator:Generator",
 }
@@ -28,6 +29,7 @@ TABLES: dict[str, str] = {
 SINKS: dict[str, str] = {
     "files": "sinks.files:Files",
     "console": "sinks.console:Console",
+    "faust": "sinks.faust:Faust",
 }
 DAY_US = 86_400_000_000
 

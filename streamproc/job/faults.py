@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -65,7 +66,7 @@ class Faults:
         known = keys_of(model)
         given = {key: item for key, item in value.items() if item is not None or key not in known}
         try:
-            return model.model_validate(given, context={"job_file": True})
+            return model.model_validate(given, context={"job_file": True, "folder": FilePath(self._file).parent})
         except ValidationError as error:
             self._note(model, error, path, place)
             return None

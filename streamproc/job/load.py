@@ -39,6 +39,7 @@ from streamproc.job.planning import builtin_names, misfit, plan_parts
 from streamproc.job.steps import TestReader
 from streamproc.options import SinkOptions, SourceOptions, duration_us
 from streamproc.plan.plan import Plan
+from streamproc.schema import ddl
 from streamproc.sink import DEAD_LETTER_SCHEMA
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
@@ -191,7 +192,11 @@ class _JobReader:
         options = self._connector(path, "source", registry.SOURCES, registry.source_options, {})
         if not isinstance(options, SourceOptions):
             return None
-        schema = options.schema_ if options.schema_ is not None else options.default_schema()
+        try:
+            schema = options.schema_ if options.schema_ is not None else options.default_schema()
+        except ValueError as error:
+            self._faults.add(path, str(error))
+            return None
         if schema is None:
             self._faults.add(path, "missing key 'schema' (Spark DDL column list, such as: user STRING, ts TIMESTAMP)")
             return None
@@ -202,6 +207,9 @@ class _JobReader:
         self._columns(path, options, schema)
         if len(self._faults.found) == before:
             self._decodable(path, options, schema)
+        if options.schema_ is None and options.schema_from_code:
+            self._overrides += (f"sources.{name}.schema={ddl(schema)}",)  # an epoch that was begun is finished with the columns it had
+            options = options.model_copy(update={"schema_": schema})
         if options.bad_records == "dead_letter" and self._raw.get("dead_letter") is None:
             self._faults.add((*path, "bad_records"), "bad_records: dead_letter needs a dead_letter: sink in the job, or write skip or fail")
         return SourceSpec(name, options.type, options, schema, self._document.line(path))
