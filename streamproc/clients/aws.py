@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,6 @@ ATTEMPTS = 2
 
 _THROTTLED = frozenset(
     {
-        "LimitExceededException",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
         "SlowDown",
@@ -28,11 +28,31 @@ _THROTTLED = frozenset(
         "KMSThrottlingException",
     }
 )
-_PASSING = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "RequestTimeout", "RequestTimeTooSkewed"})
+_PASSING = frozenset({"InternalFailureException", "RequestTimeout"})
+_OLD_CREDENTIALS = frozenset({"ExpiredToken", "ExpiredTokenException"})
+_SKEWED = frozenset({"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"})
+_AGE = re.compile("expired|not yet current")
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "KMSAccessDeniedException"})
 
 
 class Throttled(Unavailable):
     """The server asks for fewer calls."""
+
+
+class LimitExceeded(Throttled):
+    """A limit of the account or the resource is reached (LimitExceededException). Often it is the rate of calls."""
+
+
+class InUse(Unavailable):
+    """What the call names is being made, changed or used by another (ResourceInUseException)."""
+
+
+class OldCredentials(Unavailable):
+    """The credentials that the call was signed with have expired: read them again."""
+
+
+class Denied(InvalidJob):
+    """The credentials have no right to this call."""
 
 
 class Expired(StreamprocError):
@@ -63,6 +83,7 @@ class AwsClient:
         self._handlers = handlers or {}
         self._stack: AsyncExitStack | None = None
         self._client: Any = None
+        self._session: Any = None
 
     async def get(self) -> Any:
         """The connected client. Import and set-up take most of a second, hence only here."""
@@ -84,8 +105,42 @@ class AwsClient:
                 return self._client
             for event, handler in self._handlers.items():
                 client.meta.events.register(event, handler)
-            self._stack, self._client = stack, client
+            self._stack, self._client, self._session = stack, client, session
         return self._client
+
+    @asynccontextmanager
+    async def calls(self, what: str) -> AsyncIterator[Any]:
+        """The client for a call or two; errors as of `aws_errors`. Credentials that have expired are read anew for the next call:
+        botocore renews those that say when they end; this is for keys in files and variables that somebody else replaces.
+        """
+        client = await self.get()
+        try:
+            with aws_errors(what):
+                yield client
+        except OldCredentials:
+            if client is self._client:
+                await self.close()
+            raise
+
+    async def sign(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+        """Headers of a request that does not go through the client, signed (Signature Version 4) with its credentials."""
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.exceptions import NoCredentialsError
+
+        client = await self.get()
+        with aws_errors(self.service):
+            credentials = await self._session.get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            request = AWSRequest(method, url, data=body, headers=dict(headers))
+            SigV4Auth(await credentials.get_frozen_credentials(), self.service, client.meta.region_name).add_auth(request)
+        return dict(request.headers.items())
+
+    @property
+    def ca_bundle(self) -> str | None:
+        """File of the authorities that the platform trusts (AWS_CA_BUNDLE, `ca_bundle` of a profile), once connected."""
+        return self._session.get_config_variable("ca_bundle") if self._session else None
 
     async def close(self) -> None:
         stack, self._stack, self._client = self._stack, None, None
@@ -113,7 +168,8 @@ def _region() -> str | None:
 def aws_errors(what: str) -> Iterator[None]:
     """Map the errors of botocore and its HTTP session. `what` says in messages what was tried, for example `stream clicks`.
 
-    Raises Throttled, Expired, NotFound, Refused, Unavailable, or InvalidJob where only the user can help (no region, no right).
+    Raises Unavailable and its kinds (Throttled, LimitExceeded, InUse, OldCredentials), Expired, NotFound, Refused, or InvalidJob
+    where only the user can help (no region; Denied: no right).
     """
     import aiohttp
     from botocore import exceptions as boto
@@ -121,7 +177,8 @@ def aws_errors(what: str) -> Iterator[None]:
     try:
         yield
     except boto.ClientError as error:
-        raise _from_answer(what, error) from error
+        said, http = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+        raise error_of(what, said.get("Code", ""), said.get("Message", ""), http.get("HTTPStatusCode", 0)) from error
     except (boto.NoRegionError, boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound) as error:
         raise InvalidJob([Fault(what, 0, f"{error}; set it in the job or in the platform's own configuration")]) from error
     except (boto.ParamValidationError, boto.InvalidRegionError) as error:
@@ -130,12 +187,20 @@ def aws_errors(what: str) -> Iterator[None]:
         raise Unavailable(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def _from_answer(what: str, error: Any) -> StreamprocError:
-    answer = error.response
-    code, status = answer.get("Error", {}).get("Code", ""), answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    message = f"{what}: {code}: {answer.get('Error', {}).get('Message', '')}"
+def error_of(what: str, code: str, text: str, status: int) -> StreamprocError:
+    """The kind of an error that the server answered with, by its code; `status` is HTTP's."""
+    text = text.partition("\n")[0]  # a wrong signature is answered with the canonical request, session token included
+    message = f"{what}: {code}: {text}"
+    if code == "LimitExceededException":
+        return LimitExceeded(message)
     if code in _THROTTLED:
         return Throttled(message)
+    if code == "ResourceInUseException":
+        return InUse(message)
+    if code in _OLD_CREDENTIALS:
+        return OldCredentials(f"{message}; they are read anew")
+    if code in _SKEWED or (code.startswith("InvalidSignature") and _AGE.search(message)):
+        return Unavailable(f"{message}; the clock of this machine is wrong: let it be set (NTP)")
     if code in ("ExpiredIteratorException", "ExpiredNextTokenException"):
         return Expired(message)
     if code in ("ResourceNotFoundException", "NoSuchBucket"):
@@ -144,4 +209,4 @@ def _from_answer(what: str, error: Any) -> StreamprocError:
         return Refused(message)
     if status >= 500 or code in _PASSING:
         return Unavailable(message)
-    return InvalidJob([Fault(what, 0, f"{code}: {answer.get('Error', {}).get('Message', '')}; check rights, region and names")])
+    return (Denied if code in _DENIED else InvalidJob)([Fault(what, 0, f"{code}: {text}; check rights, region and names")])

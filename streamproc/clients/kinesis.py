@@ -1,13 +1,14 @@
 """Kinesis over aiobotocore: calls of one stream, and GetRecords bodies as Arrow without botocore's parser.
 
 botocore signs, retries, refreshes credentials and parses errors; the body of a good GetRecords answer is taken out before
-its parser (event `before-parse`) and decoded by msgspec, base64 included, into a column each.
+its parser (event `before-parse`) and decoded by msgspec, base64 included, into a column each; likewise the events of
+SubscribeToShard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.batch import TIMESTAMP
-from streamproc.clients.aws import AwsClient, NotFound, aws_errors
+from streamproc.clients.aws import AwsClient, NotFound
+from streamproc.clients.event_stream import EventStream, EventStreams
 from streamproc.clients.kpl import MAGIC, Aggregate, unpack
 from streamproc.errors import Fault, InvalidJob, Unavailable
 from streamproc.source import Shard
@@ -45,18 +47,43 @@ class BareRecord(msgspec.Struct, gc=False):
     Data: bytes
 
 
+class HashKeyRange(msgspec.Struct):
+    StartingHashKey: str
+    EndingHashKey: str
+
+
+class ChildShard(msgspec.Struct):
+    """A shard that goes on where the one that is read was closed."""
+
+    ShardId: str
+    ParentShards: list[str]
+    HashKeyRange: HashKeyRange
+
+
 class Answer(msgspec.Struct):
-    """A GetRecords body. No NextShardIterator: the shard is closed and wholly read."""
+    """A GetRecords body, or an event of SubscribeToShard. Without NextShardIterator, or with ChildShards, the shard is closed and
+    wholly read. A continuation number lies behind everything so far and names no record.
+    """
 
     Records: list[Record]
     NextShardIterator: str | None = None
+    ContinuationSequenceNumber: str | None = None
     MillisBehindLatest: int = 0
+    ChildShards: list[ChildShard] | None = None
+
+    def children(self) -> tuple[Shard, ...]:
+        return tuple(
+            Shard(
+                child.ShardId,
+                tuple(child.ParentShards),
+                (int(child.HashKeyRange.StartingHashKey), int(child.HashKeyRange.EndingHashKey)),
+            )
+            for child in self.ChildShards or ()
+        )
 
 
-class BareAnswer(msgspec.Struct):
-    Records: list[BareRecord]
-    NextShardIterator: str | None = None
-    MillisBehindLatest: int = 0
+class BareAnswer(Answer):
+    Records: list[BareRecord]  # type: ignore[assignment]  # what is left out is not looked at
 
 
 _FULL = msgspec.json.Decoder(Answer)
@@ -75,6 +102,14 @@ class Rows:
     outside: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A registered consumer (enhanced fan-out). `status`: CREATING, ACTIVE or DELETING."""
+
+    arn: str
+    status: str
+
+
 class KinesisStream:
     """Calls of one stream. `name` is the source's, for messages. Exactly one of `stream` and `arn` is given."""
 
@@ -83,55 +118,97 @@ class KinesisStream:
         self._target = {"StreamName": stream} if stream else {"StreamARN": arn}
         handlers = {"before-parse.kinesis.GetRecords": _keep_body}
         self._aws = AwsClient("kinesis", region=region or _arn_region(arn), endpoint_url=endpoint_url, handlers=handlers)
+        self._events = EventStreams(self._aws, self.what, "Kinesis_20131202")
+        self._first: dict[str, int] = {}
 
     async def list_shards(self) -> list[Shard]:
         """Every shard that still holds records or may get some, closed ones included. Parents that are gone are left out."""
         listed: list[dict[str, Any]] = []
         after: dict[str, str] = {}
-        client = await self._aws.get()
         while True:
-            with self._errors():
+            async with self._calls() as client:
                 page = await client.list_shards(**self._target, **after)
             listed += page["Shards"]
             if not page.get("NextToken") or not page["Shards"]:
-                return _shards(listed)
+                break
             # by shard id instead of by token: emulators answer tokens wrongly, AWS answers both
             after = {"ExclusiveStartShardId": page["Shards"][-1]["ShardId"]}
+        self._first = {entry["ShardId"]: int(entry["SequenceNumberRange"]["StartingSequenceNumber"]) for entry in listed}
+        return _shards(listed)
+
+    async def first_sequence(self, shard: str) -> int:
+        """The number where a shard begins; -1 if there is no such shard."""
+        if shard not in self._first:
+            await self.list_shards()
+        return self._first.get(shard, -1)
 
     async def iterator(self, shard: str, kind: IteratorType, sequence: str | None = None, at_ms: int | None = None) -> str:
         """A shard iterator; NotFound if the shard is gone, Refused if the sequence number or time is not accepted."""
         start: dict[str, Any] = {} if sequence is None else {"StartingSequenceNumber": sequence}
         if at_ms is not None:
             start["Timestamp"] = _EPOCH + timedelta(milliseconds=at_ms)
-        client = await self._aws.get()
-        with aws_errors(self.what):
+        async with self._aws.calls(self.what) as client:
             answer = await client.get_shard_iterator(**self._target, ShardId=shard, ShardIteratorType=kind, **start)
         return str(answer["ShardIterator"])
 
-    async def get_records(self, iterator: str, *, bare: bool) -> Answer | BareAnswer:
+    async def get_records(self, iterator: str, *, bare: bool) -> Answer:
         """One GetRecords; Expired if the iterator is older than five minutes, NotFound if the shard is gone."""
-        client = await self._aws.get()
-        with aws_errors(self.what):
+        async with self._aws.calls(self.what) as client:
             answer = await client.get_records(ShardIterator=iterator, Limit=MAX_RECORDS)
-        try:
-            return (_BARE if bare else _FULL).decode(answer["Body"])
-        except msgspec.MsgspecError as error:
-            raise Unavailable(f"{self.what}: the answer of GetRecords is not what it should be: {error}") from error
+        return self._decoded(answer["Body"], bare)
 
     async def retention_ms(self) -> int:
-        client = await self._aws.get()
-        with self._errors():
+        return int((await self._summary())["RetentionPeriodHours"]) * 3_600_000
+
+    async def consumer(self, name: str) -> Consumer | None:
+        """The consumer of that name, None if it is not registered."""
+        arn = await self.arn()
+        try:
+            async with self._aws.calls(f"{self.what}, consumer {name}") as client:
+                answer = await client.describe_stream_consumer(StreamARN=arn, ConsumerName=name)
+        except NotFound:
+            return None
+        found = answer["ConsumerDescription"]
+        return Consumer(found["ConsumerARN"], found["ConsumerStatus"])
+
+    async def register(self, name: str) -> None:
+        """Register a consumer. InUse: another was quicker; LimitExceeded: the stream has as many as it may, or too many calls."""
+        arn = await self.arn()
+        async with self._aws.calls(f"{self.what}, consumer {name}") as client:
+            await client.register_stream_consumer(StreamARN=arn, ConsumerName=name)
+
+    async def subscribe(self, consumer_arn: str, shard: str, start: Mapping[str, Any]) -> EventStream:
+        """Have records pushed from `start` (a StartingPosition, times in seconds). InUse within five seconds of the last time."""
+        body = {"ConsumerARN": consumer_arn, "ShardId": shard, "StartingPosition": start}
+        return await self._events.open("SubscribeToShard", body)
+
+    async def pushed(self, events: EventStream, *, bare: bool) -> Answer | None:
+        """The next event; None if the subscription is over."""
+        payload = await events.next("SubscribeToShardEvent")
+        return None if payload is None else self._decoded(payload, bare)
+
+    async def arn(self) -> str:
+        return str(self._target.get("StreamARN") or (await self._summary())["StreamARN"])
+
+    async def _summary(self) -> dict[str, Any]:
+        async with self._calls() as client:
             answer = await client.describe_stream_summary(**self._target)
-        return int(answer["StreamDescriptionSummary"]["RetentionPeriodHours"]) * 3_600_000
+        return dict(answer["StreamDescriptionSummary"])
+
+    def _decoded(self, body: bytes, bare: bool) -> Answer:
+        try:
+            return (_BARE if bare else _FULL).decode(body)
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"{self.what}: the server's answer is not what it should be: {error}") from error
 
     async def close(self) -> None:
         await self._aws.close()
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _calls(self) -> AsyncIterator[Any]:
         try:
-            with aws_errors(self.what):
-                yield
+            async with self._aws.calls(self.what) as client:
+                yield client
         except NotFound as error:
             raise InvalidJob([Fault(self.what, 0, "there is no such stream here; check its name, region and endpoint_url")]) from error
 

@@ -144,6 +144,18 @@ async def test_a_closed_shard_ends_with_its_last_page(stub: Stub, kinesis: Kines
     assert [(c.rows.num_rows, c.at_end, c.ended) for c in chunks] == [(2, False, False), (1, True, True)]
 
 
+async def test_the_end_of_a_closed_shard_names_its_children(stub: Stub, kinesis: Kinesis) -> None:
+    first, second = stub.shards
+    stub.put(first, b"last")
+    left, _ = stub.split(first)
+    merged = stub.add(0, HASHES - 1, [left, second])
+    stub.shards[second].closed = True
+    listed = {s.id: s for s in await kinesis.shards()}
+    ends = [(await drain(await opened(kinesis, shard=i)))[-1] for i in (0, 1)]
+    assert [[child.id for child in end.children] for end in ends] == [["shardId-000000000002", "shardId-000000000003"], [merged]]
+    assert all(child == listed[child.id] for end in ends for child in end.children)
+
+
 async def test_an_expired_iterator_is_renewed_where_the_reader_stands(harness: StubHarness, kinesis: Kinesis) -> None:
     shard = (await kinesis.shards())[0].id
     put = list(await harness.put(shard, 3))
@@ -277,6 +289,16 @@ async def test_a_stream_made_anew_is_noticed(harness: StubHarness, kinesis: Kine
         await (await opened(kinesis, "4957")).read()
 
 
+async def test_a_stream_made_anew_is_noticed_by_where_its_shards_begin(harness: StubHarness, kinesis: Kinesis) -> None:
+    shard = harness.stub.shards["shardId-000000000000"]
+    harness.stub.put(shard.name, b"old")
+    old = (await drain(await opened(kinesis), 1))[-1].end
+    shard.records.clear()
+    shard.begins = int(harness.stub.put(shard.name, b"new"))
+    with pytest.raises(BadRecord, match=rf"rows after {old} are gone.*deleted and made anew"):
+        await answer(await kinesis.open((await kinesis.shards())[0], old))
+
+
 async def test_a_shard_that_is_gone_is_noticed(harness: StubHarness, kinesis: Kinesis) -> None:
     shards = await kinesis.shards()
     reader = await kinesis.open(shards[0], "TRIM_HORIZON")
@@ -336,6 +358,30 @@ async def test_a_sequence_number_alone_means_the_whole_aggregate(stub: Stub, kin
     assert values(await replay(await opened(kinesis), whole)) == expected[:6]
 
 
+async def test_a_position_of_kcl_is_exact(stub: Stub, kinesis: Kinesis) -> None:
+    """KCL's checkpoints are (sequence number, sub-sequence number), the latter 0 for what is no aggregate."""
+    expected = mixed(stub, next(iter(stub.shards)))
+    chunks = await drain(await opened(kinesis), 7)
+    rows = chunks[0].rows
+    for i, (offset, sub) in enumerate(zip(rows["_offset"].to_pylist(), rows["_sub_sequence"].to_pylist(), strict=True)):
+        checkpoint = f"{offset.partition(':')[0]}:{sub}"
+        assert values(await drain(await opened(kinesis, checkpoint), 6 - i)) == expected[i + 1 :]
+        assert values(await replay(await opened(kinesis), checkpoint)) == expected[: i + 1]
+
+
+async def test_a_chunk_ends_with_the_last_user_record_of_an_aggregate(stub: Stub, kinesis: Kinesis) -> None:
+    shard = next(iter(stub.shards))
+    reader = await opened(kinesis)
+    plain = stub.put(shard, b"plain")
+    assert (await drain(reader, 1))[-1].end == plain
+    aggregate(stub, shard, [(str(i), b"%d" % i) for i in range(3)])
+    packed = stub.shards[shard].records[-1]["SequenceNumber"]
+    assert (await drain(reader, 3))[-1].end == f"{packed}:2"
+    for whole in (packed, f"{packed}:2"):
+        assert values(await replay(await opened(kinesis), whole)) == [b"plain", b"0", b"1", b"2"]
+        assert values([await answer(await opened(kinesis, whole))]) == []
+
+
 @pytest.mark.parametrize("choice", ["keep", "drop"])
 async def test_user_records_outside_the_shard_are_counted(harness: StubHarness, choice: str) -> None:
     source = harness.kinesis(outside_hash_range=choice)
@@ -382,7 +428,7 @@ async def test_an_answer_that_is_cut_is_an_outage(harness: StubHarness, kinesis:
     reader = await opened(kinesis)
     harness.stub.error = lambda *_: web.Response(body=b'{"Records": [')  # type: ignore[method-assign]
     harness.stub.errors = [("", 200)]
-    with pytest.raises(Unavailable, match="GetRecords"):
+    with pytest.raises(Unavailable, match="not what it should be"):
         await reader.read()
     put = await harness.put("shardId-000000000000", 1)
     assert values(await drain(reader, 1)) == list(put)
@@ -406,7 +452,8 @@ async def test_a_stream_may_be_named_by_its_arn(harness: StubHarness) -> None:
     [
         ({}, "stream or stream_arn"),
         ({"stream": "a", "stream_arn": "b"}, "stream or stream_arn"),
-        ({"stream": "a", "read": "fan_out", "consumer": "c"}, "not built yet"),
+        ({"stream": "a", "read": "fan_out"}, "consumer: NAME"),
+        ({"stream": "a", "consumer": "c"}, "consumer: NAME"),
         ({"stream": "a", "format": "parquet"}, "parquet"),
         ({"stream": "a", "partitioned_by": "user", "outside_hash_range": "keep"}, "use drop"),
     ],
