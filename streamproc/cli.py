@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from streamproc.errors import Bug, InvalidJob, StreamprocError
 
 if TYPE_CHECKING:
     from streamproc.job import Job
+    from streamproc.options import Secret
 
 FAILED, WRONG = 1, 2
 REPORT = "this is a fault of streamproc; please report it with what `streamproc --debug` prints"
@@ -59,6 +61,50 @@ class Instant(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is no time; write for example 2026-01-01T00:00:00Z", param, ctx)
         return (at.replace(tzinfo=at.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+class Seconds(click.ParamType):
+    """A duration such as 30s, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from streamproc.options import duration_us
+
+        try:
+            return duration_us(value) / 1e6
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Address(click.ParamType):
+    """HOST:PORT, as both."""
+
+    name = "host:port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            self.fail(f"{value!r} is no address; write for example 127.0.0.1:9108 or [::1]:9108", param, ctx)
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class SecretReference(click.ParamType):
+    """A secret by reference; what stands on a command line can be read by every user of the machine."""
+
+    name = "secret"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Secret:
+        from streamproc.job.variables import Variables
+        from streamproc.options import Secret
+
+        try:
+            secret = Secret.of(Variables(os.environ).replace(value))
+            if not secret.reveal():
+                raise ValueError(f"{secret.reference} is empty")
+        except (ValueError, OSError) as error:
+            self.fail(str(error), param, ctx)
+        return secret
 
 
 change_keys = click.option("--set", "overrides", metavar="A.B=C", multiple=True, help="Change a key of the job file; may be repeated.")
@@ -111,6 +157,25 @@ def run(job_file: str, overrides: Sequence[str], available_now: bool, drain: boo
 
     job = _load(job_file, overrides)
     raise click.exceptions.Exit(asyncio.run(run_in_foreground(job, available_now=available_now, drain=drain)))
+
+
+@cli.command()
+@jobs_command
+@click.option("--listen", metavar="HOST:PORT", type=Address(), default="127.0.0.1:9108", show_default=True, help="Metrics, health, jobs.")
+@click.option("--admin-token", metavar="secret://…", type=SecretReference(), help="Who has it may restart jobs and reload files.")
+@click.option("--drain-timeout", metavar="30s", type=Seconds(), default="30s", show_default=True, help="How long a stop may take.")
+def worker(
+    job_files: Sequence[str], overrides: Sequence[str], listen: tuple[str, int], admin_token: Secret | None, drain_timeout: float
+) -> None:
+    """Run jobs as a service.
+
+    Every job of the files and folders, each started again when it fails. SIGTERM finishes the epochs and ends; SIGHUP reads the
+    files again and restarts only what changed. JSON logs.
+    """
+    from streamproc.service.process import Settings, serve_jobs
+
+    settings = Settings(tuple(job_files), tuple(overrides), *listen, admin_token, drain_timeout)
+    raise click.exceptions.Exit(asyncio.run(serve_jobs(settings)))
 
 
 @cli.command()
@@ -247,6 +312,20 @@ def status(job_file: str, overrides: Sequence[str], as_json: bool) -> None:
 
 @cli.command()
 @job_command
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def leases(job_file: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Show which worker holds which lease of a job."""
+    job = _load(job_file, overrides)
+    _quiet_logs(job)
+    from streamproc import leases as table
+
+    listing = asyncio.run(table.listing_of(job))
+    for line in [json.dumps(table.as_json(listing), indent=2)] if as_json else table.lines(listing):
+        click.echo(line)
+
+
+@cli.command()
+@job_command
 def epochs(job_file: str, overrides: Sequence[str]) -> None:
     """List the epochs that the checkpoint keeps."""
     from streamproc.engine import inspect
@@ -261,9 +340,9 @@ def epochs(job_file: str, overrides: Sequence[str]) -> None:
 @click.option("--yes", is_flag=True, help="Also where rows written since then stay in a sink and will come again.")
 def rollback(job_file: str, overrides: Sequence[str], to_us: int, yes: bool) -> None:
     """Go back to the last commit before a time. The job must not be running."""
-    from streamproc.engine import inspect
+    from streamproc.engine.rollback import rollback as roll_back
 
-    for line in asyncio.run(inspect.rollback(_load(job_file, overrides), to_us, yes)):
+    for line in asyncio.run(roll_back(_load(job_file, overrides), to_us, yes)):
         click.echo(line)
 
 

@@ -130,7 +130,7 @@ class Secret:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
         del source, handler
-        return core_schema.no_info_plain_validator_function(cls._validate)
+        return core_schema.no_info_plain_validator_function(cls.of)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
@@ -138,7 +138,8 @@ class Secret:
         return {"type": "string", "pattern": r"^(secret://(env|file)/.+|\$\{.+\})$"}
 
     @classmethod
-    def _validate(cls, value: object) -> Secret:
+    def of(cls, value: object) -> Secret:
+        """The secret that a text refers to; ValueError, without the text, where it is a literal."""
         if isinstance(value, Secret):
             return value
         if isinstance(value, Substituted) and not value.startswith("secret://"):

@@ -7,12 +7,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from streamproc import logs
 from streamproc.clock import Clock
+from streamproc.http.health import Health, Retries, judge
 from streamproc.job import Job
 from streamproc.memory import tune_allocator
 from streamproc.metrics import Metrics
@@ -20,7 +22,6 @@ from streamproc.status import Status
 from streamproc.world import World
 
 if TYPE_CHECKING:
-    from streamproc.http.health import Health
     from streamproc.live import LivePicture
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ async def run_in_foreground(job: Job, *, available_now: bool, drain: bool) -> in
 
     tune_allocator()
     world = World()
-    watch = Watch(world.clock)
+    watch = Watch(world)
     with _display(job, watch, world.clock, terminal=sys.stderr.isatty()):
         async with _listener(job, world.metrics, watch):
             return await run_job(job, available_now=available_now, drain=drain, world=world, stop=_stop_on_signal(), on_status=watch.take)
@@ -56,10 +57,11 @@ def _stop_on_signal() -> asyncio.Event:
 class Watch:
     """Keeps the newest status for whoever asks, and when it came."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, world: World) -> None:
+        self._clock = world.clock
+        self._retries = Retries(world.metrics, world.clock)
         self._status: Status | None = None
-        self._taken_s = clock.monotonic_s()
+        self._taken_s = world.clock.monotonic_s()
         self.picture: LivePicture | None = None
 
     def take(self, status: Status) -> None:
@@ -68,9 +70,7 @@ class Watch:
             self.picture.show(status)
 
     def health(self) -> Health:
-        from streamproc.http.health import judge
-
-        return judge(self._status, self._clock.monotonic_s() - self._taken_s)
+        return judge(self._status, self._clock.monotonic_s() - self._taken_s, self._retries.ago_s())
 
     def __repr__(self) -> str:
         return f"<Watch of {self._status}>"
@@ -95,9 +95,10 @@ async def _listener(job: Job, metrics: Metrics, watch: Watch) -> AsyncIterator[N
     if job.metrics is None:
         yield
         return
+    from streamproc.http.exposition import exposition
     from streamproc.http.server import serve
 
-    server = await serve(job.metrics.host, job.metrics.port, metrics, watch.health)
+    server = await serve(job.metrics.host, job.metrics.port, partial(exposition, metrics), watch.health)
     log.info("listening", url=f"http://{server.host}:{server.port}/metrics")
     try:
         yield

@@ -1,4 +1,4 @@
-"""The listener of a running job: `/metrics`, `/healthz`, `/readyz`."""
+"""The listener: `/metrics`, `/healthz`, `/readyz`, and what else it is given."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from aiohttp import web
 
 from streamproc.errors import Unavailable
-from streamproc.http.exposition import CONTENT_TYPE, exposition
+from streamproc.http.exposition import CONTENT_TYPE
 from streamproc.http.health import Health
-from streamproc.metrics import Metrics
+
+HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "streamproc"}
 
 
 class Server:
@@ -26,28 +27,39 @@ class Server:
         return f"<Server http://{self.host}:{self.port}>"
 
 
-async def serve(host: str, port: int, metrics: Metrics, health: Callable[[], Health]) -> Server:
-    """Listen on host:port. `Unavailable` if the address cannot be had."""
+async def serve(
+    host: str, port: int, metrics: Callable[[], bytes], health: Callable[[], Health], *,
+    routes: Sequence[web.RouteDef] = (), key: str = "metrics.port",
+) -> Server:  # fmt: skip
+    """Listen on host:port. `metrics` gives the page of now, `key` is what the user wrote the port under.
+
+    `Unavailable` if the address cannot be had.
+    """
     pages = _Pages(metrics, health)
     app = web.Application()
-    app.add_routes([web.get("/metrics", pages.metrics), web.get("/healthz", pages.alive), web.get("/readyz", pages.ready)])
+    app.on_response_prepare.append(_add_headers)
+    app.add_routes([web.get("/metrics", pages.metrics), web.get("/healthz", pages.alive), web.get("/readyz", pages.ready), *routes])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         await runner.cleanup()
-        hint = "choose another metrics.port, or 0 for a free one"
-        raise Unavailable(f"metrics: cannot listen on {host}:{port} ({error.strerror}); {hint}") from error
+        hint = f"choose another {key}, or port 0 for a free one"
+        raise Unavailable(f"cannot listen on {host}:{port} ({error.strerror}); {hint}") from error
     return Server(runner)
 
 
+async def _add_headers(_request: web.Request, answer: web.StreamResponse) -> None:
+    answer.headers.update(HEADERS)
+
+
 class _Pages:
-    def __init__(self, metrics: Metrics, health: Callable[[], Health]) -> None:
+    def __init__(self, metrics: Callable[[], bytes], health: Callable[[], Health]) -> None:
         self._metrics, self._health = metrics, health
 
     async def metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=exposition(self._metrics), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE})
 
     async def alive(self, _request: web.Request) -> web.Response:
         return _verdict(self._health().stuck)

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from streamproc.cli import Commands, Instant, _lines, cli
+from streamproc.cli import Address, Commands, Instant, Seconds, SecretReference, _lines, cli
 from streamproc.errors import BadRecord, Bug, Fault, InvalidJob, StreamprocError, Unavailable
 
 HEAVY = ("pyarrow", "duckdb", "aiohttp", "rich", "pydantic", "sqlglot", "structlog", "yaml", "obstore")
@@ -59,7 +59,11 @@ def test_debug_shows_the_traceback() -> None:
 def test_the_commands() -> None:
     result = CliRunner().invoke(cli, ["--help"])
     assert result.exit_code == 0
-    assert set(cli.commands) == {"run", "check", "explain", "infer", "test", "demo", "schema", "status", "epochs", "rollback"}
+    looks, operates = (
+        {"check", "explain", "infer", "test", "schema", "policy", "status", "leases", "epochs"},
+        {"run", "worker", "rollback", "demo"},
+    )
+    assert set(cli.commands) == looks | operates
     assert "..." not in result.stdout.split("Commands:")[1], "a summary is cut"
 
 
@@ -70,7 +74,7 @@ def test_a_wrong_command_exits_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(cli, arguments).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["run", "explain", "status", "epochs"])
+@pytest.mark.parametrize("command", ["run", "worker", "explain", "status", "leases", "epochs"])
 def test_a_missing_job_file_exits_2(command: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, [command, str(tmp_path / "none.yaml")])
     assert (result.exit_code, result.stderr) == (2, f"{tmp_path}/none.yaml:1: cannot be read: No such file or directory\n")
@@ -80,6 +84,35 @@ def test_drain_is_for_bounded_runs() -> None:
     result = CliRunner().invoke(cli, ["run", "--drain", "j.yaml"])
     assert result.exit_code == 2
     assert "use it together with --available-now" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--listen", "9108", "'9108' is no address; write for example 127.0.0.1:9108"),
+        ("--listen", "127.0.0.1:http", "is no address"),
+        ("--drain-timeout", "30", "is not a duration"),
+        ("--admin-token", "sesame", "never as a literal"),
+        ("--admin-token", "secret://env/NOT_THERE", "secret://env/NOT_THERE is not set"),
+        ("--admin-token", "${NOT_THERE}", "${NOT_THERE} is not set"),
+        ("--admin-token", "secret://env/EMPTY", "secret://env/EMPTY is empty"),
+    ],
+)
+def test_a_service_is_told_clearly(option: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPTY", "")
+    result = CliRunner().invoke(cli, ["worker", "j.yaml", option, value])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "sesame" not in result.stderr
+
+
+def test_options_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADMIN", "sesame")
+    assert Address().convert("[::1]:9108", None, None) == ("::1", 9108)
+    assert Seconds().convert("1 minute 30 seconds", None, None) == 90
+    for reference in ("secret://env/ADMIN", "${ADMIN}"):
+        secret = SecretReference().convert(reference, None, None)
+        assert (secret.reveal(), repr(secret)) == ("sesame", f"Secret({reference})")
 
 
 @pytest.mark.parametrize(

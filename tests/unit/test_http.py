@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamproc.errors import Unavailable
-from streamproc.http.exposition import exposition
-from streamproc.http.health import STUCK_AFTER_S, Health, judge
+from streamproc.http.exposition import exposition, exposition_of_jobs
+from streamproc.http.health import STUCK_AFTER_S, Health, Retries, judge
 from streamproc.http.server import Server, serve
 from streamproc.metrics import BUCKETS_S, METRICS, Metrics
 from streamproc.status import Status
+from streamproc.testing import ManualClock
 
 
 class Worker:
@@ -31,7 +33,7 @@ def worker() -> Worker:
 
 @pytest.fixture
 async def server(worker: Worker) -> AsyncIterator[Server]:
-    running = await serve("127.0.0.1", 0, worker.metrics, lambda: worker.health)
+    running = await serve("127.0.0.1", 0, partial(exposition, worker.metrics), lambda: worker.health)
     yield running
     await running.close()
 
@@ -57,6 +59,18 @@ def test_every_metric_has_help_and_type() -> None:
     assert described == {(m.name.removesuffix("_total"), m.kind, m.help) for m in METRICS}
 
 
+def test_several_jobs_have_the_label_job() -> None:
+    jobs = {"a": Metrics(), "b": Metrics()}
+    for number, metrics in enumerate(jobs.values(), 1):
+        metrics.add("streamproc_rows_read_total", number, source="clicks")
+        metrics.observe("streamproc_epoch_seconds", number, step="run")
+    families = {f.name: f for f in text_string_to_metric_families(exposition_of_jobs(jobs).decode())}
+    assert {f.name for f in families.values()} == {m.name.removesuffix("_total") for m in METRICS}
+    read = {(s.labels["job"], s.labels["source"]): s.value for s in families["streamproc_rows_read"].samples}
+    assert read == {("a", "clicks"): 1, ("b", "clicks"): 2}
+    assert {s.labels["job"] for s in families["streamproc_epoch_seconds"].samples} == {"a", "b"}
+
+
 def test_histogram_buckets_are_cumulative() -> None:
     metrics = Metrics()
     for seconds in (0.004, 0.02, 0.02, 99):
@@ -77,13 +91,20 @@ async def test_health_and_readiness_differ(server: Server, worker: Worker) -> No
     assert (await get(server, "/readyz"))[2] == '{"ok": false, "reasons": ["hangs"]}'
 
 
+async def test_answers_are_not_kept_or_guessed_at(server: Server) -> None:
+    for path in ("/healthz", "/nothing"):
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{server.port}{path}") as answer:
+            assert (answer.headers["X-Content-Type-Options"], answer.headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
 async def test_a_taken_port_says_what_to_do(server: Server) -> None:
-    with pytest.raises(Unavailable, match=r"cannot listen on 127\.0\.0\.1:\d+ .*choose another metrics\.port"):
-        await serve("127.0.0.1", server.port, Metrics(), Health)
+    for key in ("metrics.port", "--listen"):
+        with pytest.raises(Unavailable, match=rf"cannot listen on 127\.0\.0\.1:\d+ .*choose another {key}, or port 0"):
+            await serve("127.0.0.1", server.port, bytes, Health, key=key)
 
 
 async def test_close_frees_the_port() -> None:
-    running = await serve("127.0.0.1", 0, Metrics(), Health)
+    running = await serve("127.0.0.1", 0, bytes, Health)
     await running.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", running.port), timeout=1)
@@ -102,3 +123,17 @@ async def test_close_frees_the_port() -> None:
 )
 def test_judge(status: Status | None, silent_s: float, health: Health) -> None:
     assert judge(status, silent_s) == health
+
+
+def test_standing_by_is_ready_where_many_jobs_share_a_process() -> None:
+    assert judge(Status("j", 0, lease_owner="w2"), 1, standby_is_ready=True) == Health()
+
+
+def test_an_epoch_that_is_tried_again_does_not_hang() -> None:
+    clock, metrics = ManualClock(), Metrics()
+    retries, long = Retries(metrics, clock), Status("j", 0, True, epoch_running_s=STUCK_AFTER_S * 3)
+    assert judge(long, 0, retries.ago_s()).stuck
+    metrics.add("streamproc_retries_total", what="views")
+    assert not judge(long, 0, retries.ago_s()).stuck
+    clock.advance(int((STUCK_AFTER_S + 1) * 1e6))
+    assert judge(long, 0, retries.ago_s()).stuck
