@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamproc.batch import BAD_SCHEMA, EXTRA_COLUMNS, Chunk, Decoded, Decoder
+from streamproc.batch import BAD_SCHEMA, EXTRA_COLUMNS, Chunk, Decoded, Decoder, Shard
 from streamproc.engine.feed import Piece, newest_event
 from streamproc.errors import BadRecord
 from streamproc.plan.plan import Watermark
 from streamproc.source import Source
+from streamproc.state.hash_range import WHOLE, HashRange, bounds, hash_of, inside
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Table:
     """One source as the engine reads it. `schema` is the scan's: declared columns the job reads and extra columns.
     `decoder` is None where the source yields columns itself (parquet files). `keeps_payloads`: refused rows must be
     able to show their bytes (the job has a dead letter sink). `partitioned_by`: the column that the producer has
-    promised to be the partition key; it is decoded even if no query reads it.
+    promised to be the partition key; it is decoded even if no query reads it. `hash_range`: where keys are held against it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Table:
     nbytes_max: int | None = None
     keeps_payloads: bool = False
     partitioned_by: str | None = None
+    hash_range: HashRange | None = None
 
     def decode(self, chunk: Chunk) -> Piece:
         """One chunk's records as a piece: declared columns from the payloads, extra columns from the wire."""
@@ -55,6 +57,10 @@ class Table:
             nbytes=rows.nbytes + decoded.bad.nbytes + (wire.nbytes if self.keeps_payloads else wire.column("_offset").nbytes),
         )
 
+    def of_shard(self, shard: Shard) -> Table:
+        """The table as a task over this shard alone reads it: equal keys must not be in other shards."""
+        return replace(self, hash_range=shard.hash_range or WHOLE)
+
     def _check_partitions(self, decoded: Decoded, wire: pa.RecordBatch, shard: str) -> None:
         """BadRecord, whatever `bad_records` says, where a row breaks the producer's promise: its group may be elsewhere too."""
         if self.partitioned_by is None:
@@ -62,13 +68,27 @@ class Table:
         index = decoded.index if decoded.index is not None else pa.arange(0, wire.num_rows)
         keys = wire.column("_key").take(index).cast(pa.string())
         values = decoded.rows.column(self.partitioned_by).cast(pa.string())
-        broken = pc.index(pc.fill_null(pc.equal(keys, values), pc.and_(pc.is_null(keys), pc.is_null(values))), False).as_py()
+        kept = pc.fill_null(pc.equal(keys, values), pc.and_(pc.is_null(keys), pc.is_null(values)))
+        if self.hash_range is not None:
+            kept = pc.and_(kept, inside(keys, self.hash_range))
+        broken = pc.index(kept, False).as_py()
         if broken >= 0:
             offset = wire.column("_offset")[index[broken].as_py()]
             raise BadRecord(
-                f"source {self.name}, shard {shard}, offset {offset}: the partition key is {keys[broken].as_py()!r}, but"
-                f" {self.partitioned_by} is {values[broken].as_py()!r}; partitioned_by promises that they are equal"
+                f"source {self.name}, shard {shard}, offset {offset}: {self._why(keys[broken].as_py(), values[broken].as_py())}"
             )
+
+    def _why(self, key: str | None, value: str | None) -> str:
+        """Which promise a row breaks."""
+        if key != value:
+            return f"the partition key is {key!r}, but {self.partitioned_by} is {value!r}; partitioned_by promises that they are equal"
+        if key is None:
+            return f"there is no partition key, and {self.partitioned_by} is NULL: such rows may be in any shard"
+        low, high = bounds(self.hash_range or WHOLE)
+        return (
+            f"the hash of {self.partitioned_by} {key!r}, {hash_of(key)}, is not in the shard's range {low} to {high}: the producer chose"
+            " another (ExplicitHashKey), so rows of one key may be in several shards; leave out partitioned_by"
+        )
 
     def _values(self, wire: pa.RecordBatch) -> Decoded:
         if self.decoder is not None:

@@ -6,6 +6,7 @@ Compared as text of 32 hexadecimal digits, which has the numbers' order.
 from __future__ import annotations
 
 import threading
+from hashlib import md5
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +24,11 @@ _threads = threading.local()
 def hash_sql(text: str) -> str:
     """SQL of a key's hash, of a VARCHAR."""
     return f"md5({text})"
+
+
+def hash_of(key: str) -> str:
+    """A key's hash as `hash_sql` writes it."""
+    return md5(key.encode(), usedforsecurity=False).hexdigest()
 
 
 def bounds(hash_range: HashRange) -> tuple[str, str]:
