@@ -42,10 +42,10 @@ def quick(expression: str) -> str:
 
 
 class Prometheus:
-    """A context manager. `targets`: scrape name to its static configs, each with targets and perhaps labels."""
+    """A context manager. `folder` holds the programs; `targets`: scrape name to static configs, each with targets and perhaps labels."""
 
-    def __init__(self, directory: Path, targets: Mapping[str, list[dict[str, Any]]]) -> None:
-        self._bin = programs()
+    def __init__(self, directory: Path, folder: Path, targets: Mapping[str, list[dict[str, Any]]]) -> None:
+        self._bin = folder
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
