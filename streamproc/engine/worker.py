@@ -92,7 +92,7 @@ async def open_checkpoint(job: Job, world: World) -> Store:
 async def leased(job: Job, store: Store, world: World, owner: str, stop: asyncio.Event) -> AsyncIterator[LeaseKeeper | None]:
     """The job's lease while the block runs; None if `stop` was set before it could be had, or it expired at once."""
     options = job.leases
-    table = open_leases(options.type if options else None, options.path if options else None, job.checkpoint, store)
+    table = open_leases(job.leases, job.name, [source.type for source in job.sources.values()], job.checkpoint, store)
     ttl_us = options.lease_ttl if options else LEASE_TTL_US
     keeper = LeaseKeeper(table, f"{job.name}/{TASK}", owner, ttl_us / 1e6, world)
     try:

@@ -1,7 +1,7 @@
 """The job file: YAML and Spark SQL in, a frozen `Job` out, or every fault with its line."""
 
 from streamproc.job.editor_schema import json_schema
-from streamproc.job.keys import LeaseOptions, MetricsOptions
+from streamproc.job.keys import MetricsOptions
 from streamproc.job.load import is_remote, load_job
 from streamproc.job.model import (
     Added,
@@ -21,6 +21,7 @@ from streamproc.job.model import (
     Trigger,
 )
 from streamproc.job.planning import plan
+from streamproc.lease.options import LeaseOptions
 
 __all__ = [
     "Added",

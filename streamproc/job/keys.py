@@ -8,23 +8,13 @@ import pyarrow as pa
 from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, WithJsonSchema
 from pydantic_core import core_schema
 
+from streamproc.lease.options import LeaseOptions
 from streamproc.options import DdlSchema, Duration, Options, instant_us
 from streamproc.schema import parse_ddl
 
 TimeUs = Annotated[int, BeforeValidator(instant_us), WithJsonSchema({"type": "string", "examples": ["2026-01-01T00:00:00Z"]})]
 """An instant, held in µs since 1970 UTC."""
 Count = Annotated[int, Field(ge=0)]
-
-
-class LeaseOptions(Options):
-    """Where it is noted which worker runs the job. Default: sqlite beside a local checkpoint, an object in a remote one."""
-
-    type: Literal["sqlite", "object"] = Field(description="sqlite: a file of this machine; object: if-match object in the checkpoint")
-    path: str | None = Field(None, description="file of the sqlite table")
-    lease_ttl: Duration = Field(10_000_000, gt=0, description="a worker that is silent for so long has lost its lease")
-    max_leases: int | None = Field(None, gt=0, description="tasks that one worker takes at most")
-    balance: Literal["count", "throughput"] = Field("count", description="what workers share evenly: tasks, or the bytes they read")
-    adopt: bool = Field(False, description="go on from positions that another program has written to the table, instead of stopping")
 
 
 def _type(value: object) -> object:

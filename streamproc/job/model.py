@@ -10,7 +10,8 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 
 from streamproc.bounded import TableOptions
-from streamproc.job.keys import LeaseOptions, MetricsOptions
+from streamproc.job.keys import MetricsOptions
+from streamproc.lease.options import LeaseOptions
 from streamproc.options import SinkOptions, SourceOptions
 from streamproc.plan.plan import OutputMode, Plan
 

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -33,6 +34,7 @@ class SqliteLeases(LeaseTable):
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path).absolute()
         self._alive: dict[str, int] = {}
+        self._alive_lock = threading.Lock()
 
     async def list(self) -> Listing:
         listing = await self._run(_listing)
@@ -114,12 +116,13 @@ class SqliteLeases(LeaseTable):
             raise Unavailable(f"lease table {self._path}: {error}") from error
 
     def _show_alive(self, owner: str) -> None:
-        if owner in self._alive:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._alive_file(owner), os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        self._alive[owner] = descriptor
+        with self._alive_lock:  # a second descriptor of this process would wait for the first
+            if owner in self._alive:
+                return
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._alive_file(owner), os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._alive[owner] = descriptor
 
     def _alive_file(self, owner: str) -> Path:
         return self._path.with_name(f"{self._path.name}.{owner.replace('/', '_')}")

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from streamproc.errors import InvalidJob, Unavailable
-from streamproc.lease import open_leases
+from streamproc.lease import LeaseOptions, open_leases
 from streamproc.lease.lease import Lease, LeaseTable, Mark
 from streamproc.lease.objects import ObjectLeases
 from streamproc.lease.sqlite import SqliteLeases
@@ -151,9 +152,16 @@ class TestSqliteLeases(LeaseTableConformance):
 
 def test_the_table_follows_the_checkpoint(tmp_path: Path) -> None:
     store = MemoryStore()
-    assert isinstance(open_leases(None, None, str(tmp_path), store), SqliteLeases)
-    assert isinstance(open_leases(None, None, "s3://b/c", store), ObjectLeases)
-    assert isinstance(open_leases("object", None, str(tmp_path), store), ObjectLeases)
-    assert repr(open_leases("sqlite", f"{tmp_path}/x.db", "s3://b/c", store)) == f"SqliteLeases('{tmp_path}/x.db')"
+
+    def opened(checkpoint: str, *sources: str, **keys: Any) -> LeaseTable:
+        return open_leases(LeaseOptions(**keys) if keys else None, "job", sources, checkpoint, store)
+
+    assert isinstance(opened(str(tmp_path)), SqliteLeases)
+    assert isinstance(opened("s3://b/c"), ObjectLeases)
+    assert isinstance(opened(str(tmp_path), type="object"), ObjectLeases)
+    assert repr(opened("s3://b/c", type="sqlite", path=f"{tmp_path}/x.db")) == f"SqliteLeases('{tmp_path}/x.db')"
+    assert repr(opened("s3://b/c", "kinesis", type="dynamodb")) == "<DynamoLeases job>"
+    assert repr(opened("s3://b/c", "kinesis", "kafka", type="dynamodb", table="app")) == "<DynamoLeases app, app-streamproc>"
+    assert repr(opened("s3://b/c", "kafka", type="dynamodb", table="app")) == "<DynamoLeases app-streamproc>"
     with pytest.raises(InvalidJob, match="needs a path"):
-        open_leases("sqlite", None, "s3://b/c", store)
+        opened("s3://b/c", type="sqlite")
