@@ -48,6 +48,10 @@ class Source(ABC):
         """Mirror the committed `ends` (shard id to position). Sources with nothing to tell inherit this."""
         del ends
 
+    async def shared_name(self) -> str | None:
+        """What a lease table that other programs read calls this input (KCL: `account:stream:creation epoch`); None: they know no such input."""
+        return None
+
     async def close(self) -> None:
         """Release connections. The description may be used again afterwards."""
         return

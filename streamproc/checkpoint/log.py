@@ -1,12 +1,13 @@
 """The epoch log of one task: who did what, decided by create-if-absent.
 
-    root                               Root: checkpoint id, generation
+    root                               Root: checkpoint id, generation, one task or one a shard
     jobs/<hash>                        JobText
+    tasks/…, over/…                    which tasks there are (see tasks.py)
     g<generation>/<task>/floor         Floor
     g<generation>/<task>/epochs/<n>.begin | .verdict | .rows | .commit      n in 10 digits
     g<generation>/<task>/saved/<now_us>-<n>.commit                  one an hour, for rollback
-    state/<generation>-<n>-<random>    runs (see state/files.py)
-    tables/<table>/<generation>-<n>-<random>    versions of bounded tables, n the epoch that used it first
+    state/<task>/<generation>-<n>-<random>    runs (see state/files.py)
+    tables/<task>/<generation>-<n>-<table>-<random>    versions of bounded tables, n the epoch that used it first
 
 Leases decide who should run; this log decides who did. A name alone is never trusted: old names are deleted, and a
 worker that slept through it could create one again. So the collector first raises `floor`, then deletes what lies

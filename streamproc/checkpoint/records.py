@@ -4,11 +4,13 @@ in `checkpoint/log.py`. Times are microseconds since 1970 UTC.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 from streamproc.state.runs import RunRef
+
+TaskSet = Literal["all", "shards"]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -16,14 +18,37 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Root(Record, frozen=True):
-    """`root`: which checkpoint this is. `undo` names sinks whose rows after an epoch of the old generation a rollback
-    has still to remove.
+    """`root`: which checkpoint this is, and whether its log is one over `all` shards or one for each of the `shards`.
+    `joining`: those are being closed, to go on as one. `undo` names by task the sinks whose rows after an epoch of the old
+    generation a rollback has still to remove.
     """
 
     checkpoint: str
     generation: int = 1
     created_us: int = 0
-    undo: dict[str, int] = {}
+    tasks: TaskSet = "all"
+    joining: bool = False
+    undo: dict[str, dict[str, int]] = {}
+
+
+class TaskRecord(Record, frozen=True):
+    """`tasks/<generation>/<task>`: a task over one shard is known. `over/<generation>/<task>`: its log has ended.
+
+    `hash_range` is inclusive, in decimal digits.
+    """
+
+    source: str
+    shard: str
+    parents: tuple[str, ...] = ()
+    hash_range: tuple[str, str] | None = None
+
+
+class Inherited(Record, frozen=True):
+    """The watermark of a parent task, that its part of the hash range keeps until the child's own has passed it."""
+
+    first: str
+    last: str
+    watermark_us: int
 
 
 class ShardBegin(Record, frozen=True):
@@ -73,7 +98,8 @@ class ShardEnd(Record, frozen=True):
 
 class Commit(Record, frozen=True):
     """`epochs/<n>.commit`: what is true after epoch n. `aborted` says why nothing of its input was taken;
-    `finished`: the input was drained, no epoch follows;
+    `finished`: the input was drained, no epoch follows; `closed`: the task goes on as part of another;
+    `floors`: watermarks of parent tasks above this one's, by hash range;
     `tables`: the versions of bounded tables that epoch n used.
     """
 
@@ -89,8 +115,10 @@ class Commit(Record, frozen=True):
     dead: int = 0
     written: dict[str, int] = {}
     limits: dict[str, int] = {}
+    floors: tuple[Inherited, ...] = ()
     aborted: str | None = None
     finished: bool = False
+    closed: bool = False
 
 
 class Refused(Record, frozen=True):

@@ -33,7 +33,7 @@ def outlived(saved: Iterable[str], now_us: int) -> list[str]:
 
 
 def unreferenced(runs: Iterable[str], named: set[str], generation: int, newest: int) -> list[str]:
-    """State and table objects (`…/<generation>-<epoch>-<random>`) that no kept commit names and no running epoch can still
+    """State and table objects of a task (`…/<generation>-<epoch>-…`) that no kept commit names and no running epoch can still
     come to name: those of epochs ≤ newest in this generation, and of older, closed generations.
     """
 
@@ -45,7 +45,7 @@ def unreferenced(runs: Iterable[str], named: set[str], generation: int, newest: 
 
 
 class Collector:
-    """Removes what retention no longer keeps. `epochs_kept` newest commits stay."""
+    """Removes what retention no longer keeps of one task: nobody else names its objects. `epochs_kept` newest commits stay."""
 
     def __init__(self, log: EpochLog, epochs_kept: int = EPOCHS_KEPT) -> None:
         self.log = log
@@ -69,17 +69,19 @@ class Collector:
             await self.log.drop(range(below[0], below[-1] + 1))
         saved = [entry.name async for entry in self.log.store.list(f"{self.log.line.prefix}/saved/")]
         await self._delete(outlived(saved, now_us))
-        runs = [entry.name for prefix in (STATE_PREFIX, TABLES_PREFIX) async for entry in self.log.store.list(prefix)]
+        folders = (f"{prefix}{self.log.line.task}/" for prefix in (STATE_PREFIX, TABLES_PREFIX))
+        runs = [entry.name for folder in folders async for entry in self.log.store.list(folder)]
         await self._delete(unreferenced(runs, await self._named(), self.log.line.generation, newest))
 
     async def _named(self) -> set[str]:
-        """State and table objects that any kept or saved commit of any generation names."""
+        """State and table objects that any kept or saved commit of the task names, in any generation."""
         names: set[str] = set()
-        async for entry in self.log.store.list("g"):
-            if entry.name.endswith(".commit"):
-                commit = decode((await self.log.store.get(entry.name)).data, Commit, entry.name)
-                names.update(ref.name for refs in commit.state.values() for ref in refs)
-                names.update(ref.name for ref in commit.tables.values())
+        for generation in range(1, self.log.line.generation + 1):
+            async for entry in self.log.store.list(f"g{generation}/{self.log.line.task}/"):
+                if entry.name.endswith(".commit"):
+                    commit = decode((await self.log.store.get(entry.name)).data, Commit, entry.name)
+                    names.update(ref.name for refs in commit.state.values() for ref in refs)
+                    names.update(ref.name for ref in commit.tables.values())
         return names
 
     async def _delete(self, names: list[str]) -> None:

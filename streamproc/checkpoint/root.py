@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streamproc.checkpoint.records import JobText, Root, decode, encode
+from streamproc.checkpoint.records import JobText, Root, TaskSet, decode, encode
 from streamproc.store import Exists, Missing, Store
 from streamproc.world import World
 
@@ -28,16 +28,16 @@ async def read_root(store: Store) -> OpenRoot | None:
     return OpenRoot(decode(found.data, Root, ROOT), found.etag)
 
 
-async def open_root(store: Store, world: World) -> OpenRoot:
-    """The root, begun if there is none: of many workers that begin at once, one draws the checkpoint's id."""
+async def open_root(store: Store, world: World, tasks: TaskSet = "all") -> OpenRoot:
+    """The root, begun if there is none: of many workers that begin at once, one draws the checkpoint's id. `tasks` of a new one."""
     found = await read_root(store)
     if found is not None:
         return found
-    fresh = Root(checkpoint=world.new_id(), created_us=world.clock.now_us())
+    fresh = Root(checkpoint=world.new_id(), created_us=world.clock.now_us(), tasks=tasks)
     try:
         return OpenRoot(fresh, await store.put(ROOT, encode(fresh)))
     except Exists:
-        return await open_root(store, world)
+        return await open_root(store, world, tasks)
 
 
 async def write_root(store: Store, root: Root, etag: str) -> OpenRoot:

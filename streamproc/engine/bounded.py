@@ -74,7 +74,7 @@ class BoundedTables:
                 await self._refresh(name)
 
     async def pin(self, prefix: str) -> dict[str, TableRef]:
-        """The versions that are there now, each in the checkpoint: new ones as `tables/<table>/<prefix><random>`. May be tried again."""
+        """The versions that are there now, each in the checkpoint: new ones as `tables/<prefix><table>-<random>`. May be tried again."""
         refs = {name: await self._saved(name, held, prefix) for name, held in list(self._held.items())}
         for name, held in self._held.items():  # a refresh beside may have gone on meanwhile, maybe to the same version
             if held.data is not None and held.ref.version == refs[name].version:
@@ -84,7 +84,7 @@ class BoundedTables:
     async def _saved(self, name: str, held: _Held, prefix: str) -> TableRef:
         if held.data is None:
             return held.ref
-        target = f"{TABLES_PREFIX}{name}/{prefix}{self._world.new_id()}"
+        target = f"{TABLES_PREFIX}{prefix}{name}-{self._world.new_id()}"
         await self._store.put(target, held.data)
         return structs.replace(held.ref, name=target)
 
@@ -99,11 +99,6 @@ class BoundedTables:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
-
-    async def close(self) -> None:
-        await self.stop()
-        for joined in self._joined.values():
-            await joined.table.close()
 
     async def _begin(self, around: Leased, name: str, committed: TableRef | None) -> None:
         joined, now_us = self._joined[name], self._world.clock.now_us()

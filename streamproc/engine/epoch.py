@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -100,12 +100,13 @@ async def finish_epoch(rt: Runtime, standing: Standing, begin: Begin, intake: In
         dead=before.dead + (letters.num_rows if letters is not None else 0),
         written=added(before.written, written),
         limits=dict(output.limits),
+        floors=tuple(floor for floor in before.floors if raised(floor.watermark_us, time.watermark_end_us) == floor.watermark_us),
         finished=begin.drain,
     )
     await log_commit(rt, epoch, commit)
     await rt.boundary("after_commit")
     await tell_sources(rt, commit)
-    count(rt, judged, verdict, output, written, commit)
+    count(rt, judged, verdict, output, written)
     return Standing(epoch, commit, state)
 
 
@@ -126,7 +127,7 @@ async def log_begin(rt: Runtime, standing: Standing, shards: dict[str, dict[str,
     """Step 2. `now` rises strictly, whatever the clock does."""
     now_us = max(rt.world.clock.now_us(), standing.commit.now_us + 1)
     async with timed(rt, "begin"):
-        pinned = await retried(rt, "checkpoint", lambda: rt.bounded.pin(f"{rt.line.generation}-{standing.epoch + 1}-"))
+        pinned = await retried(rt, "checkpoint", lambda: rt.bounded.pin(f"{rt.state_prefix}{standing.epoch + 1}-"))
         record = Begin(
             writer=rt.writer, job=rt.job_hash, now_us=now_us, shards=shards, tables=pinned, engine=rt.versions, drain=drain,
         )  # fmt: skip
@@ -193,7 +194,7 @@ async def run_plan(
                 rt.executor.run, judged.inputs, time, standing.state, tables=tables, answers=decided.tables,
                 limits=standing.commit.limits, poison=poison, first_only=rt.strict,
             )  # fmt: skip
-            output = await retried(rt, "functions", run)
+            output = await retried(rt, "functions", partial(in_turn, rt, run))
             if output.poison:
                 poison_policy(rt.tables, judged, output.poison)
             found = [*poison, *output.poison]
@@ -202,6 +203,12 @@ async def run_plan(
                 result_policy(rt.tables, output.sinks)
                 return output, found
             decided = others
+
+
+async def in_turn(rt: Runtime, run: Callable[[], Awaitable[EpochOutput]]) -> EpochOutput:
+    """Compute when it is this job's turn among those of the process."""
+    async with rt.connected.turns.turn(rt.job_name):
+        return await run()
 
 
 async def read_decisions(rt: Runtime, epoch: int) -> Answers:
@@ -238,7 +245,7 @@ async def write_sinks(rt: Runtime, output: EpochOutput, letters: pa.Table | None
 async def save_state(rt: Runtime, epoch: int, state: Mapping[str, Sequence[Run]]) -> Mapping[str, Sequence[Run]]:
     """Step 5. Only runs that are new; names carry epoch and chance, so that two writers never meet."""
     async with timed(rt, "save"):
-        return await retried(rt, "checkpoint", lambda: rt.save(state, f"state/{rt.line.generation}-{epoch}-"))
+        return await retried(rt, "checkpoint", lambda: rt.save(state, f"state/{rt.state_prefix}{epoch}-"))
 
 
 async def log_commit(rt: Runtime, epoch: int, commit: Commit) -> None:
@@ -256,13 +263,14 @@ async def abort_epoch(rt: Runtime, standing: Standing, begin: Begin, reason: str
         writer=rt.writer, job=begin.job, now_us=begin.now_us, shards=before.shards, tables=begin.tables,
         watermark_us=before.watermark_us,
         source_watermarks=before.source_watermarks, state=before.state, late=before.late, dead=before.dead,
-        written=before.written, limits=before.limits, aborted=reason,
+        written=before.written, limits=before.limits, floors=before.floors, aborted=reason,
     )  # fmt: skip
     await log_commit(rt, standing.epoch + 1, commit)
 
 
 async def tell_sources(rt: Runtime, commit: Commit) -> None:
     """Step 7. A mirror that fails harms nobody: it is logged and comes again with the next epoch."""
+    rt.mark(commit.shards)
     for name, ends in commit.shards.items():
         try:
             await rt.tables[name].source.tell({shard: end.end for shard, end in ends.items()})
@@ -278,7 +286,7 @@ def added(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
 
 
 def count(
-    rt: Runtime, judged: Judged, poison: Sequence[Poison], output: EpochOutput, written: Mapping[str, int], commit: Commit
+    rt: Runtime, judged: Judged, poison: Sequence[Poison], output: EpochOutput, written: Mapping[str, int]
 ) -> None:  # fmt: skip
     """The epoch in the metrics."""
     metrics = rt.world.metrics
@@ -286,9 +294,6 @@ def count(
         metrics.add("streamproc_rows_written_total", rows, sink=name)
     for name, out in output.sinks.items():
         metrics.add("streamproc_late_rows_total", out.late_rows, sink=name)
-        runs = [run for op, runs in output.state.items() if op.startswith(f"{name}/") for run in runs]
-        metrics.set("streamproc_state_rows", sum(run.length for run in runs), sink=name)
-        metrics.set("streamproc_state_bytes", sum(run.nbytes for run in runs), sink=name)
     refused = Counter((found.source, POISON) for found in poison)
     refused += Counter((failure.source, RESULT) for out in output.sinks.values() for failure in out.failures)
     for (name, reason), rows in [*judged.refused.items(), *refused.items()]:
@@ -298,9 +303,6 @@ def count(
         metrics.add("streamproc_bytes_read_total", judged.nbytes[name], source=name)
     metrics.add("streamproc_epochs_total")
     metrics.set("streamproc_committed_timestamp_seconds", rt.world.clock.now_us() / 1e6)
-    if commit.watermark_us is not None and commit.watermark_us < END_OF_TIME_US:
-        metrics.set("streamproc_watermark_seconds", commit.watermark_us / 1e6)
-        metrics.set("streamproc_watermark_lag_seconds", (rt.world.clock.now_us() - commit.watermark_us) / 1e6)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -25,6 +25,8 @@ from streamproc.world import World
 QUIET_READ_S = 0.1
 """A reader that answers "nothing" at once is asked again after this time."""
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+BUDGET_NBYTES = 16 * 1024 * 1024
+DECODE_THREADS = 2
 MERGED_ROWS = 32_768
 """Small answers that wait are decoded together up to so many rows: a statement costs the same for one row."""
 
@@ -115,11 +117,26 @@ class Budget:
         await self._room.wait()
 
 
+class Decoding:
+    """What the feeds of a job in one worker share: threads that decode (None: the event loop does it), and a budget of bytes."""
+
+    def __init__(self, *, offloaded: bool = True) -> None:
+        self.threads = ThreadPoolExecutor(DECODE_THREADS, "decode") if offloaded else None
+        self.budget = Budget(BUDGET_NBYTES)
+
+    def close(self) -> None:
+        if self.threads is not None:
+            self.threads.shutdown(wait=False)
+
+    def __repr__(self) -> str:
+        return f"<Decoding {self.budget.nbytes} bytes held, {'in threads' if self.threads else 'in the loop'}>"
+
+
 class Feed:
     """One shard being read. `queue` holds decoded pieces after `end`; `news` is called after every answer.
 
     `exhausted`: nothing more is read (the shard ended, or `once` and its end was reached).
-    Without `threads` it decodes in the event loop (tests). `answers` counts reads that the source answered; `failure` is
+    `answers` counts reads that the source answered, `read_nbytes` their bytes; `failure` is
     the last `Unavailable` while the source is away, or the error that ended this feed for good (`broken`). `idle_us` is
     how long it has been at its end, `idle_before_us` how long it had been when the first row now queued came. `lag` is
     the reader's last word on what is left.
@@ -132,11 +149,10 @@ class Feed:
         shard: Shard,
         after: Position,
         decode: Callable[[Chunk], Piece],
-        budget: Budget,
+        decoding: Decoding,
         world: World,
         news: Callable[[], None],
         idle_us: int = 0,
-        threads: Executor | None = None,
         once: bool = False,
     ) -> None:
         self.source_name, self.source, self.shard = source_name, source, shard
@@ -145,10 +161,11 @@ class Feed:
         self.at_end = self.ended = False
         self.lag: int | None = None
         self.answers = 0
+        self.read_nbytes = 0
         self.failure: StreamprocError | None = None
         self.broken = False
-        self._decode, self._budget, self._world, self._news = decode, budget, world, news
-        self._threads, self._once = threads, once
+        self._decode, self._budget, self._threads = decode, decoding.budget, decoding.threads
+        self._world, self._news, self._once = world, news, once
         self.exhausted = False
         self._at_end_since_s: float | None = None
         self._poked = asyncio.Event()
@@ -169,6 +186,14 @@ class Feed:
     def taken_to(self) -> Position | None:
         """The position read to once the queue has been taken: it may lie beyond the last row (control records, gaps)."""
         return self.read_to if self.settled and not self.queue else None
+
+    def drop(self) -> None:
+        """Let go of what was read ahead."""
+        if self._decoding is not None:
+            self._decoding.cancel()
+        self._budget.release(sum(chunk.nbytes for chunk in self._raw) + sum(piece.nbytes for piece in self.queue))
+        self._raw.clear()
+        self.queue.clear()
 
     def poke(self) -> None:
         """Read again now instead of after a quiet answer's pause."""
@@ -201,6 +226,7 @@ class Feed:
         self.failure = None
         self.read_to, self.lag, self.at_end = chunk.end, chunk.lag, chunk.at_end
         self._count_idle(chunk)
+        self.read_nbytes += chunk.nbytes
         if chunk.rows.num_rows or chunk.ended:
             self._budget.hold(chunk.nbytes)
             self._raw.append(chunk)

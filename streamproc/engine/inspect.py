@@ -1,24 +1,22 @@
-"""Looking at a job's checkpoint and moving it back, without running the job."""
+"""Looking at a job's checkpoint without running the job."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from streamproc.checkpoint.log import EpochLog, Line
-from streamproc.checkpoint.records import CLOSED, Commit, Root, decode, encode
-from streamproc.checkpoint.root import OpenRoot, read_root, write_root
-from streamproc.engine.runtime import Registered
-from streamproc.engine.task import TASK
-from streamproc.engine.worker import leased, open_checkpoint
-from streamproc.errors import Fault, InvalidJob, StreamprocError
+from streamproc.checkpoint.log import EpochLog, Latest, Line
+from streamproc.checkpoint.records import CLOSED, Commit, Root, ShardEnd, decode
+from streamproc.checkpoint.root import OpenRoot, read_root
+from streamproc.checkpoint.tasks import ALL, KnownTasks, TaskRegister
+from streamproc.engine.worker import open_checkpoint
+from streamproc.errors import Fault, InvalidJob
 from streamproc.job import Job
 from streamproc.state.runs import RunRef
+from streamproc.state.watermark import inherited
 from streamproc.store import Store
 from streamproc.world import World
 
@@ -32,41 +30,65 @@ class Kept:
 
 
 async def status(job: Job, world: World | None = None) -> dict[str, Any]:
-    """Where the job stands: checkpoint, newest epoch, watermarks, shards, state, counters. InvalidJob (exit 2) without one."""
+    """Where the job stands: checkpoint, newest epoch, watermarks, shards, state, counters, over all tasks and each task's own.
+
+    InvalidJob (exit 2) without a checkpoint.
+    """
     world = world or World()
-    store, root = await _existing(job, world)
-    log = _log(store, root.root, world)
-    latest = await log.latest()
+    store, opened = await existing(job, world)
+    known = await known_tasks(store, opened.root)
+    logs = {name: log_of(store, opened.root, name, world) for name in known.scopes or (ALL,)}
+    found = dict(zip(logs, await asyncio.gather(*(log.latest() for log in logs.values())), strict=True))
     await store.close()
-    if latest is None:
-        return {"job": job.name, "checkpoint": root.root.checkpoint, "epoch": None}
-    commit = latest.commit
+    latest = {name: one for name, one in found.items() if one is not None}
+    where: dict[str, Any] = {"job": job.name, "checkpoint": opened.root.checkpoint}
+    if not latest:
+        return {**where, "epoch": None}
+    where |= {"generation": opened.root.generation, "epoch": max(one.epoch for one in latest.values())}
+    return {**where, **_standing(job, [one.commit for one in latest.values()], known, latest)}
+
+
+def _standing(job: Job, commits: Sequence[Commit], known: KnownTasks, latest: dict[str, Latest]) -> dict[str, Any]:
+    """The tasks together; ended ones hold no watermark back and have handed on their state."""
+    going = [one.commit for name, one in latest.items() if name not in known.over] or list(commits)
+    shards: dict[str, dict[str, ShardEnd]] = {}
+    for commit in commits:
+        for name, ends in commit.shards.items():
+            shards.setdefault(name, {}).update(ends)
+    sources = {name for commit in going for name in commit.source_watermarks}
     return {
-        "job": job.name,
-        "checkpoint": root.root.checkpoint,
-        "generation": root.root.generation,
-        "epoch": latest.epoch,
-        "committed": iso(commit.now_us),
-        "begun": latest.begun is not None,
-        "watermark": iso(commit.watermark_us),
-        "held_back_by": held_back_by(job, commit),
-        "watermarks": {name: iso(us) for name, us in commit.source_watermarks.items()},
-        "shards": {name: {shard: _shard(end) for shard, end in ends.items()} for name, ends in commit.shards.items()},
-        "state": {op: _state(refs) for op, refs in commit.state.items()},
-        "written": commit.written,
-        "late": commit.late,
-        "dead": commit.dead,
-        "job_text_is_current": commit.job == job.hash,
-        "aborted": commit.aborted,
-        "finished": commit.finished,
+        "committed": iso(max(commit.now_us for commit in commits)),
+        "begun": any(one.begun is not None for one in latest.values()),
+        "watermark": iso(inherited([commit.watermark_us for commit in going])),
+        "held_back_by": held_back_by(job, shards),
+        "watermarks": {name: iso(inherited([commit.source_watermarks.get(name) for commit in going])) for name in sorted(sources)},
+        "shards": {name: {shard: _shard(end) for shard, end in ends.items()} for name, ends in shards.items()},
+        "state": _state(commit.state for commit in going),
+        "written": _summed(commit.written for commit in commits),
+        "late": _summed(commit.late for commit in commits),
+        "dead": sum(commit.dead for commit in commits),
+        "job_text_is_current": all(commit.job == job.hash for commit in going),
+        "aborted": next((commit.aborted for commit in going if commit.aborted), None),
+        "finished": all(commit.finished for commit in going),
+        "tasks": {name: _task(one, known) for name, one in latest.items()},
     }  # fmt: skip
 
 
-def held_back_by(job: Job, commit: Commit) -> list[str]:
+def _task(latest: Latest, known: KnownTasks) -> dict[str, Any]:
+    commit = latest.commit
+    return {
+        "epoch": latest.epoch,
+        "committed": iso(commit.now_us),
+        "watermark": iso(commit.watermark_us),
+        "begun": latest.begun is not None,
+    }
+
+
+def held_back_by(job: Job, shards: dict[str, dict[str, ShardEnd]]) -> list[str]:
     """The shards with the least watermark of those that are not idle, `source/shard`: the job's watermark waits for them."""
     waiting: dict[str, int | None] = {}
     for name, watermark in job.planned.watermarks.items():
-        for shard, end in commit.shards.get(name, {}).items():
+        for shard, end in shards.get(name, {}).items():
             if not end.ended and (watermark.idle_us is None or end.idle_us < watermark.idle_us):
                 waiting[f"{name}/{shard}"] = end.watermark_us
     silent = [shard for shard, us in waiting.items() if us is None]
@@ -74,21 +96,35 @@ def held_back_by(job: Job, commit: Commit) -> list[str]:
     return silent or [shard for shard, us in waiting.items() if us == least]
 
 
-def _shard(end: Any) -> dict[str, Any]:
+def _shard(end: ShardEnd) -> dict[str, Any]:
     return {"end": end.end, "watermark": iso(end.watermark_us), "ended": end.ended}
 
 
-def _state(refs: Sequence[RunRef]) -> dict[str, int]:
-    return {"runs": len(refs), "rows": sum(r.length for r in refs), "bytes": sum(r.nbytes for r in refs)}
+def _state(states: Iterable[dict[str, list[RunRef]]]) -> dict[str, dict[str, int]]:
+    refs: dict[str, list[RunRef]] = {}
+    for state in states:
+        for operator, runs in state.items():
+            refs.setdefault(operator, []).extend(runs)
+    return {op: {"runs": len(rs), "rows": sum(r.length for r in rs), "bytes": sum(r.nbytes for r in rs)} for op, rs in refs.items()}
+
+
+def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in counts:
+        for name, count in one.items():
+            total[name] = total.get(name, 0) + count
+    return total
 
 
 async def epochs(job: Job, world: World | None = None) -> list[str]:
-    """A line for every epoch kept, oldest first: number, time, watermark, rows written, late, dead."""
+    """A line for every epoch kept, oldest first: number, time, watermark, rows written, late, dead; the task where there are several."""
     world = world or World()
-    store, root = await _existing(job, world)
-    kept = await _kept(store, _log(store, root.root, world))
+    store, opened = await existing(job, world)
+    names = list((await known_tasks(store, opened.root)).scopes) or [ALL]
+    found = [(name, kept) for name in names for kept in await kept_commits(store, log_of(store, opened.root, name, world))]
     await store.close()
-    return [_line(k) for k in kept]
+    found.sort(key=lambda one: (one[1].commit.now_us, one[1].epoch))
+    return [_line(kept) + (f"  {name}" if len(names) > 1 else "") for name, kept in found]
 
 
 def _line(kept: Kept) -> str:
@@ -100,56 +136,8 @@ def _line(kept: Kept) -> str:
     return f"{kept.epoch:>8}  {iso(commit.now_us)}  watermark {iso(commit.watermark_us)}  {counts}{aborted}"
 
 
-async def rollback(job: Job, to_us: int, yes: bool, world: World | None = None) -> list[str]:
-    """Go back to the last commit at or before `to_us`: a new generation of the log begins there, the old line is closed.
-
-    Sinks that cannot remove what was written since keep it and get the rows again: they are named, and nothing is done
-    without `yes`. StreamprocError while the job runs or where no commit is old enough.
-    """
-    world = world or World()
-    store, root = await _existing(job, world)
-    log = _log(store, root.root, world)
-    try:
-        async with asyncio.timeout(30):
-            async with leased(job, store, world, f"rollback:{socket.gethostname()}:{os.getpid()}", asyncio.Event()) as keeper:
-                assert keeper is not None
-                return await _roll_back(job, store, root, log, to_us, yes, world)
-    except TimeoutError:
-        raise StreamprocError(f"job {job.name} is running: stop it first") from None
-
-
-async def _roll_back(job: Job, store: Store, root: OpenRoot, log: EpochLog, to_us: int, yes: bool, world: World) -> list[str]:
-    kept = [k for k in await _kept(store, log) if k.commit.now_us <= to_us]
-    if not kept:
-        raise StreamprocError(f"no commit of {iso(to_us)} or before is kept; `streamproc epochs` lists those that are")
-    target = kept[-1]
-    said = [f"back to epoch {target.epoch} of {iso(target.commit.now_us)}"]
-    stays = _staying(job, world)
-    said += [f"sink {name}: {why}" for name, why in stays.items()]
-    if stays and not yes:
-        raise StreamprocError("\n".join([*said, "nothing was changed; say --yes to go on"]))
-    line = Line(root.root.checkpoint, root.root.generation + 1, TASK)
-    await store.put(f"{line.prefix}/epochs/{0:010d}.commit", encode(target.commit), overwrite=True)
-    await log.raise_floor(CLOSED)
-    undo = dict.fromkeys((*job.sinks, *(f"{n}.late" for n, s in job.sinks.items() if s.late), "dead_letter"), target.epoch)
-    await write_root(
-        store, Root(checkpoint=root.root.checkpoint, generation=line.generation, created_us=root.root.created_us, undo=undo), root.etag
-    )
-    return [*said, f"generation {line.generation} begins there; the next run removes what was written since"]
-
-
-def _staying(job: Job, world: World) -> Mapping[str, str]:
-    """Sinks that do not remove rows, and what they say of it."""
-    said: dict[str, str] = {}
-    for name, spec in job.sinks.items():
-        sink = Registered().sink(spec, name, world)
-        if not sink.undoes:
-            said[name] = "rows written since then stay and come again"
-    return said
-
-
-async def _kept(store: Store, log: EpochLog) -> list[Kept]:
-    """Every commit that is kept, in the log or hourly, oldest first."""
+async def kept_commits(store: Store, log: EpochLog) -> list[Kept]:
+    """Every commit of a task that is kept, in the log or hourly, oldest first."""
     floor = await log.floor()
     found = {}
     if floor < CLOSED:
@@ -165,16 +153,23 @@ async def _kept(store: Store, log: EpochLog) -> list[Kept]:
     return [Kept(n, found[n]) for n in sorted(found)]
 
 
-async def _existing(job: Job, world: World) -> tuple[Store, OpenRoot]:
-    store = await open_checkpoint(job, world)
+async def known_tasks(store: Store, root: Root) -> KnownTasks:
+    """The tasks of a checkpoint that has one a shard."""
+    return await TaskRegister(store, root.generation).read() if root.tasks == "shards" else KnownTasks()
+
+
+async def existing(job: Job, world: World) -> tuple[Store, OpenRoot]:
+    """The job's checkpoint; InvalidJob if there is none."""
+    store = await open_checkpoint(job, world, asyncio.Event())
+    assert store is not None
     root = await read_root(store)
     if root is None:
         raise InvalidJob([Fault(job.file, 1, f"there is no checkpoint at {job.checkpoint}: the job has not run yet")])
     return store, root
 
 
-def _log(store: Store, root: Root, world: World) -> EpochLog:
-    return EpochLog(store, Line(root.checkpoint, root.generation, TASK), world.new_id())
+def log_of(store: Store, root: Root, task: str, world: World) -> EpochLog:
+    return EpochLog(store, Line(root.checkpoint, root.generation, task), world.new_id())
 
 
 def iso(us: int | None) -> str | None:

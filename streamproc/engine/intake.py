@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from streamproc.checkpoint.records import ShardBegin, ShardEnd
-from streamproc.engine.feed import Budget, Feed, Piece
+from streamproc.checkpoint.tasks import TaskScope
+from streamproc.engine.feed import Decoding, Feed, Piece
 from streamproc.engine.unbounded import Table
 from streamproc.errors import Bug, Unavailable
 from streamproc.offset import EARLIEST
 from streamproc.source import Shard
 from streamproc.world import World
 
-BUDGET_NBYTES = 16 * 1024 * 1024
-DECODE_THREADS = 2
+EVERY_SHARD = TaskScope()
 ShardEnds = Mapping[str, Mapping[str, ShardEnd]]
 
 
@@ -35,11 +34,14 @@ class Intake:
 
 
 class Feeds:
-    """Every readable shard of every table has a running feed. `ends` of the newest commit say where shards stand;
-    `news` is set after every answer.
+    """Every readable shard of every table, or the one of `scope`, has a running feed. `ends` of the newest commit say where
+    shards stand; `news` is set after every answer.
     """
 
-    def __init__(self, tables: Mapping[str, Table], ends: ShardEnds, world: World, *, offloaded: bool = True, once: bool = False) -> None:
+    def __init__(
+        self, tables: Mapping[str, Table], ends: ShardEnds, world: World, decoding: Decoding, *,
+        scope: TaskScope = EVERY_SHARD, once: bool = False,
+    ) -> None:  # fmt: skip
         self.tables = tables
         self.feeds: dict[tuple[str, str], Feed] = {}
         self.news = asyncio.Event()
@@ -47,15 +49,19 @@ class Feeds:
         self._ends = ends
         self._after: dict[tuple[str, str], str] = {}
         self._world = world
-        self._threads = ThreadPoolExecutor(DECODE_THREADS, "decode") if offloaded else None
+        self._decoding = decoding
+        self._scope = scope
         self._once = once
-        self._budget = Budget(BUDGET_NBYTES)
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._unlisted: dict[str, str] = {}
         self._discovery: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Find the shards once, then again in the background."""
+        """Find the shards once, then again in the background. A task of one shard knows it."""
+        if self._scope.source is not None and self._scope.shard is not None:
+            await self._know(self._scope.source, self._scope.shard)
+            self._open_readable(self._scope.source)
+            return
         await asyncio.gather(*(self.discover(name) for name in self.tables))
         self._discovery = [self._spawn(self._rediscover(name)) for name in self.tables]
 
@@ -65,9 +71,7 @@ class Feeds:
         try:
             found = await source.shards()
             for shard in found:
-                if shard.id not in self._known[name]:
-                    await self._position(name, shard)
-                    self._known[name][shard.id] = shard
+                await self._know(name, shard)
         except Unavailable as error:
             self._unlisted[name] = str(error)
             return
@@ -80,10 +84,13 @@ class Feeds:
         task.add_done_callback(lambda _: self.news.set())
         return task
 
-    async def _position(self, name: str, shard: Shard) -> None:
+    async def _know(self, name: str, shard: Shard) -> None:
+        if shard.id in self._known[name]:
+            return
         end = self._ends.get(name, {}).get(shard.id)
         after = end.end if end else await self.tables[name].source.position(shard, EARLIEST)
         self._after[name, shard.id] = after
+        self._known[name][shard.id] = shard
 
     async def _rediscover(self, name: str) -> None:
         while True:
@@ -102,8 +109,8 @@ class Feeds:
             if key not in self.feeds:
                 table, end = self.tables[name], self._ends.get(name, {}).get(shard.id)
                 self.feeds[key] = Feed(
-                    name, table.source, shard, self._after[key], table.decode, self._budget, self._world,
-                    self.news.set, idle_us=end.idle_us if end else 0, threads=self._threads, once=self._once,
+                    name, table.source, shard, self._after[key], table.decode, self._decoding, self._world,
+                    self.news.set, idle_us=end.idle_us if end else 0, once=self._once,
                 )  # fmt: skip
                 self._running[key] = self._spawn(self.feeds[key].run())
 
@@ -136,7 +143,8 @@ class Feeds:
 
     async def settle(self) -> None:
         """Until every readable shard has answered once more and its rows are decoded (tests step by this)."""
-        await asyncio.gather(*(self.discover(name) for name in self.tables))
+        if self._scope.shard is None:
+            await asyncio.gather(*(self.discover(name) for name in self.tables))
         wanted = {key: feed.answers + 1 for key, feed in self.feeds.items()}
         for feed in self.feeds.values():
             feed.poke()
@@ -199,8 +207,8 @@ class Feeds:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
+        for feed in self.feeds.values():
+            feed.drop()
 
 
 def _nbytes(feed: Feed) -> int:

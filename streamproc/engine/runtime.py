@@ -1,8 +1,9 @@
-"""A job with everything it needs to run: built once at start, handed to every step of every epoch."""
+"""A job with everything it needs to run: connected once in a worker, and for every task a runtime that its steps are handed."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Protocol
@@ -14,7 +15,9 @@ from streamproc import user_code
 from streamproc.batch import EXTRA_COLUMNS
 from streamproc.bounded import BoundedTable
 from streamproc.checkpoint.log import EpochLog, Line
+from streamproc.checkpoint.records import ShardEnd
 from streamproc.engine.bounded import BoundedTables, Joined
+from streamproc.engine.feed import Decoding
 from streamproc.engine.unbounded import Table
 from streamproc.errors import LeaseLost
 from streamproc.formats import source_decoder
@@ -84,24 +87,95 @@ async def nothing_happens(boundary: str) -> None:
     del boundary
 
 
+Marking = Callable[[Mapping[str, Mapping[str, ShardEnd]]], None]
+"""Told where the shards stand after every commit, by source and shard; does not wait."""
+
+
+def nothing_is_marked(ends: Mapping[str, Mapping[str, ShardEnd]]) -> None:
+    """For lease tables that nobody else reads."""
+    del ends
+
+
+class Turns(Protocol):
+    """Who may compute next, where several jobs share a process."""
+
+    def turn(self, job_name: str) -> AbstractAsyncContextManager[None]: ...
+
+
+class AtOnce:
+    """A job that has the process to itself."""
+
+    def turn(self, job_name: str) -> AbstractAsyncContextManager[None]:
+        del job_name
+        return nullcontext()
+
+
 @dataclass
-class Runtime:
-    """One job text, planned and connected, over one line of the log. `boundary` is called between the steps with the
-    name of what was just done; `steps` holds the last epoch's seconds by step.
-    """
+class Connected:
+    """One job text, planned and connected: what all its tasks in this worker share. `offloaded`: records are decoded in threads."""
 
     job: Job
     plan: Plan
     tables: Mapping[str, Table]
-    bounded: BoundedTables
+    joined: Mapping[str, Joined]
     sinks: Mapping[str, Sink]
     executor: Executor
-    log: EpochLog
     world: World
+    turns: Turns = field(default_factory=AtOnce)
+    decoding: Decoding = field(default_factory=Decoding)
+
+    async def close(self) -> None:
+        for sink in self.sinks.values():
+            await sink.close()
+        for table in self.tables.values():
+            await table.source.close()
+        for joined in self.joined.values():
+            await joined.table.close()
+        await self.executor.close()
+        self.decoding.close()
+
+    def __repr__(self) -> str:
+        return f"<Connected {self.job.name} {self.job.hash[:8]}: {', '.join(self.tables)} -> {', '.join(self.sinks)}>"
+
+
+@dataclass
+class Runtime:
+    """A connected job over one line of the log. `boundary` is called between the steps with the name of what was just
+    done, `mark` with where the shards stand after a commit; `steps` holds the last epoch's seconds by step.
+    """
+
+    connected: Connected
+    bounded: BoundedTables
+    log: EpochLog
     lease: Held
     boundary: Boundary = nothing_happens
+    mark: Marking = nothing_is_marked
     versions: dict[str, str] = field(default_factory=lambda: VERSIONS)
     steps: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def job(self) -> Job:
+        return self.connected.job
+
+    @property
+    def plan(self) -> Plan:
+        return self.connected.plan
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        return self.connected.tables
+
+    @property
+    def sinks(self) -> Mapping[str, Sink]:
+        return self.connected.sinks
+
+    @property
+    def executor(self) -> Executor:
+        return self.connected.executor
+
+    @property
+    def world(self) -> World:
+        return self.connected.world
 
     @property
     def job_name(self) -> str:
@@ -149,35 +223,29 @@ class Runtime:
     async def load(self, references: Mapping[str, Sequence[RunRef]]) -> Mapping[str, Sequence[Run]]:
         return await files.load(references, self.log.store, self.executor.state_schemas)
 
-    async def close(self) -> None:
-        for sink in self.sinks.values():
-            await sink.close()
-        for table in self.tables.values():
-            await table.source.close()
-        await self.bounded.close()
-        await self.executor.close()
+    @property
+    def state_prefix(self) -> str:
+        """Names of state runs and table versions begin with the task's own, so that no other task's collector takes them for dead."""
+        return f"{self.line.task}/{self.line.generation}-"
 
     def __repr__(self) -> str:
         return f"<Runtime {self.job_name} {self.job_hash[:8]}: {', '.join(self.tables)} -> {', '.join(self.sinks)}>"
 
 
-def build(
-    job: Job,
-    plan: Plan,
-    log: EpochLog,
-    world: World,
-    lease: Held,
-    connectors: Connectors,
-    boundary: Boundary = nothing_happens,
-) -> Runtime:
+def connect(job: Job, plan: Plan, world: World, connectors: Connectors, turns: Turns | None = None, *, offloaded: bool = True) -> Connected:
     """Connectors, decoders and the executor of a planned job. Nothing is opened yet."""
     tables = {name: _table(job, spec, plan, connectors, world) for name, spec in job.sources.items() if name in plan.scans}
     joined = {name: _joined(job, job.tables[name], schema, connectors, world) for name, schema in plan.tables.items()}
-    bounded = BoundedTables(joined, log.store, world)
     functions = {name: user_code.load_callable(spec.function, job.folder) for name, spec in job.functions.items()}
     stateful = {name: user_code.load(spec.function, job.folder)() for name, spec in job.applies.items()}
     executor = Executor(plan, functions, stateful)
-    return Runtime(job, plan, tables, bounded, _sinks(job, connectors, world), executor, log, world, lease, boundary)
+    sinks = _sinks(job, connectors, world)
+    return Connected(job, plan, tables, joined, sinks, executor, world, turns or AtOnce(), Decoding(offloaded=offloaded))
+
+
+def runtime_of(connected: Connected, log: EpochLog, lease: Held, boundary: Boundary, mark: Marking) -> Runtime:
+    """What one task needs."""
+    return Runtime(connected, BoundedTables(connected.joined, log.store, connected.world), log, lease, boundary, mark)
 
 
 def _table(job: Job, spec: SourceSpec, plan: Plan, connectors: Connectors, world: World) -> Table:

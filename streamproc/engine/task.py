@@ -3,40 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from collections.abc import Sequence
+from typing import Literal
 
 import structlog
+from msgspec import structs
 
 from streamproc.checkpoint.log import EpochLog, Line
-from streamproc.checkpoint.records import CLOSED, Begin, Commit, JobText, Root, ShardEnd
+from streamproc.checkpoint.records import CLOSED, Begin, Commit, JobText, ShardBegin, ShardEnd
 from streamproc.checkpoint.retention import EPOCHS_KEPT, Collector
-from streamproc.checkpoint.root import keep_text, open_root, read_text, write_root
+from streamproc.checkpoint.root import keep_text, open_root, read_text
+from streamproc.checkpoint.tasks import TaskRegister, TaskScope
 from streamproc.engine.epoch import Overtaken, Standing, advance_time, finish_epoch, run_epoch
 from streamproc.engine.feed import Feed
-from streamproc.engine.intake import Feeds, Intake, reread
+from streamproc.engine.first_commit import Beginning
+from streamproc.engine.intake import EVERY_SHARD, Feeds, Intake, reread
+from streamproc.engine.marks import NO_MARKS, Marks, adopted
 from streamproc.engine.race import first_of
 from streamproc.engine.retry import retried
-from streamproc.engine.runtime import Boundary, Connectors, Held, Registered, Runtime, build, check_held, nothing_happens
+from streamproc.engine.runtime import (
+    Boundary,
+    Connected,
+    Connectors,
+    Held,
+    Marking,
+    Registered,
+    Runtime,
+    check_held,
+    connect,
+    nothing_happens,
+    nothing_is_marked,
+    runtime_of,
+)
 from streamproc.engine.trigger import Decision, Trigger, View, decide
-from streamproc.errors import Fault, InvalidJob, StreamprocError
+from streamproc.engine.undo import undo_task
+from streamproc.errors import Fault, InvalidJob, LeaseLost, StreamprocError
 from streamproc.job import Job, load_job
 from streamproc.job.changes import changes
 from streamproc.job.planning import plan
-from streamproc.sink import EpochId
 from streamproc.store import Store
 from streamproc.world import World
 
 log = structlog.get_logger()
-TASK = "all"
-"""One task over all shards: the only kind so far."""
+Outcome = Literal["stopped", "finished", "over", "closed"]
+"""How a task ended: asked to; its input was read (available_now); its shard has ended; it goes on as part of another task."""
 
 
 class Task:
-    """Runs a job over one checkpoint while its lease is held.
+    """Runs a job's query over the shards of `scope` while its lease is held.
 
     `start` recovers: it finishes an epoch that was begun, with the job text it began with; checks that an edited job
     fits what is stored; then opens the feeds. `step` decides and does one thing; `run` repeats it. `standing` is what
-    the log says now. With `stepwise`, nothing happens between steps but reading (tests).
+    the log says now. With `stepwise`, nothing happens between steps but reading (tests). `connected` is shared with
+    other tasks of the job (None: its own). `parents` are the tasks that one over a shard begins after. `marks` is where
+    the rows of its lease stood, `mark` writes there; `adopt`: go on from a row that another program has moved.
     """
 
     def __init__(
@@ -50,11 +70,20 @@ class Task:
         trigger: Trigger | None = None,
         boundary: Boundary = nothing_happens,
         stepwise: bool = False,
+        scope: TaskScope = EVERY_SHARD,
+        parents: Sequence[TaskScope] = (),
+        connected: Connected | None = None,
+        marks: Marks = NO_MARKS,
+        mark: Marking = nothing_is_marked,
+        adopt: bool = False,
     ) -> None:
-        self.job, self.store, self.world, self.lease = job, store, world, lease
+        self.job, self.store, self.world, self.lease, self.scope = job, store, world, lease, scope
         self.trigger = trigger or Trigger()
         self.stopping = False
+        self._parents, self._marks, self._mark, self._adopt = parents, marks, mark, adopt
         self._connectors: Connectors = connectors or Registered()
+        self._connected = connected
+        self._own: Connected | None = None
         self._boundary = boundary
         self._stepwise = stepwise
         self._writer = world.new_id()
@@ -83,19 +112,34 @@ class Task:
     def check_lease(self) -> None:
         check_held(self.lease, self.job.name)
 
+    @property
+    def over(self) -> bool:
+        """Whether its one shard has ended, and everything of it is committed."""
+        source, shard = self.scope.source, self.scope.shard
+        if source is None or shard is None:
+            return False
+        end = self.standing.commit.shards.get(source, {}).get(shard.id)
+        return end is not None and end.ended
+
     async def start(self) -> None:
         """Recover and begin to read."""
         root = (await retried(self, "checkpoint", lambda: open_root(self.store, self.world))).root
         text = JobText(file=self.job.file, text=self.job.text, overrides=self.job.overrides)
         await retried(self, "checkpoint", lambda: keep_text(self.store, self.job.hash, text))
-        self._log = EpochLog(self.store, Line(root.checkpoint, root.generation, TASK), self._writer)
-        self._runtime = self._build(self.job)
+        self._log = EpochLog(self.store, Line(root.checkpoint, root.generation, self.scope.name), self._writer)
+        self._register = TaskRegister(self.store, root.generation)
+        if self._connected is None:
+            self._connected = self._own = self._connect(self.job)
+        self._runtime = self._runtime_of(self._connected)
         self._collector = Collector(self._log)
-        await self._undo(root)
+        await undo_task(self, self.runtime.sinks, root)
         await self._recover()
 
-    def _build(self, job: Job) -> Runtime:
-        return build(job, plan(job), self._log, self.world, self.lease, self._connectors, self._boundary)
+    def _connect(self, job: Job) -> Connected:
+        return connect(job, plan(job), self.world, self._connectors, offloaded=not self._stepwise)
+
+    def _runtime_of(self, connected: Connected) -> Runtime:
+        return runtime_of(connected, self._log, self.lease, self._boundary, self._mark)
 
     async def _recover(self) -> None:
         """Bring `standing` to the newest commit, finishing what was begun after it, and read on from there."""
@@ -104,44 +148,64 @@ class Task:
         if latest is None:
             if await retried(self, "checkpoint", self._log.floor) >= CLOSED:
                 raise StreamprocError("a rollback of this checkpoint was interrupted: run `streamproc rollback` again")
-            await self._begin_checkpoint()
+            await self._begin_log()
             latest = await retried(self, "checkpoint", self._log.latest)
             assert latest is not None
         if latest.commit.finished:
             raise InvalidJob(
                 [Fault(self.job.file, 1, "this checkpoint was drained and is finished: begin a new one (another `checkpoint:`)")]
             )
-        log.info("the log was read", epoch=latest.epoch, begun=latest.begun is not None)
+        log.info("the log was read", task=self.scope.name, epoch=latest.epoch, begun=latest.begun is not None)
         self._standing = Standing(latest.epoch, latest.commit)
         if latest.begun is not None:
             await self._finish(latest.begun)
+        await self._heed_marks()
         await self._adopt_edit()
+        if self.over or self.standing.commit.closed:
+            return
         committed = self.standing.commit.tables if self.standing.commit.job == self.job.hash else {}
         await self.runtime.bounded.start(self, committed, beside=not self._stepwise)
         self._feeds = Feeds(
-            self.runtime.tables, self.standing.commit.shards, self.world,
-            offloaded=not self._stepwise, once=self.trigger.kind == "available_now",
+            self.runtime.tables, self.standing.commit.shards, self.world, self.runtime.connected.decoding,
+            scope=self.scope, once=self.trigger.kind == "available_now",
         )  # fmt: skip
         await self._feeds.start()
 
-    async def _begin_checkpoint(self) -> None:
-        """Epoch 0: where the shards that exist now are read from, fixed before any read."""
-        shards = {name: await retried(self, name, partial(self._positions, name)) for name in self.runtime.tables}
-        commit = Commit(writer=self._writer, job=self.job.hash, now_us=self.world.clock.now_us(), shards=shards)
-        await retried(self, "checkpoint", lambda: self._log.commit(0, commit))
-        for name, sink in self.runtime.sinks.items():
-            if said := await retried(self, name, partial(sink.foreign, self._log.line.checkpoint)):
-                log.warning("the sink holds rows of another checkpoint", sink=name, found=said)
+    async def _begin_log(self) -> None:
+        """Epoch 0, by whoever is first."""
+        beginning = Beginning(self.runtime.connected, self.store, self._log.line, self._writer)
+        if self.scope.shard is None:
+            await beginning.checkpoint(self, self._marks)
+            return
+        await retried(self, "checkpoint", lambda: self._register.begin(self.scope))
+        await beginning.of_shard(self, self.scope, self._parents, self._marks)
 
-    async def _positions(self, name: str) -> dict[str, ShardEnd]:
-        source, start = self.runtime.tables[name].source, self.job.sources[name].options.start
-        shards = await source.shards()
-        return {shard.id: ShardEnd(end=await source.position(shard, start), parents=shard.parents) for shard in shards}
+    async def _heed_marks(self) -> None:
+        """Stop, or go on from them, where another program has moved positions of ours."""
+        moved = await retried(self, "checkpoint", self._moved)
+        if moved is not None:
+            await self._commit_again(moved)
+
+    async def _moved(self) -> Commit | None:
+        return await adopted(self._log, self.standing.epoch, self.standing.commit, self._marks, adopt=self._adopt)
+
+    async def _commit_again(self, commit: Commit) -> None:
+        """An epoch without rows, whose commit changes what `commit` says. LeaseLost: another worker goes on meanwhile."""
+        before = self.standing.commit
+        now_us = max(self.world.clock.now_us(), before.now_us + 1)
+        shards = {name: {shard: _standing_still(end) for shard, end in ends.items()} for name, ends in before.shards.items()}
+        begin = Begin(writer=self._writer, job=before.job, now_us=now_us, shards=shards, tables=before.tables)
+        epoch, record = self.standing.epoch + 1, structs.replace(commit, writer=self._writer, now_us=now_us)
+        begun = await retried(self, "checkpoint", lambda: self._log.begin(epoch, begin))
+        stands = await retried(self, "checkpoint", lambda: self._log.commit(epoch, record)) if begun.writer == self._writer else None
+        if stands is None or stands.writer != self._writer:
+            raise LeaseLost(f"another worker goes on with task {self.scope.name} of job {self.job.name}")
+        self._standing = Standing(epoch, record, self.standing.state)
 
     async def _finish(self, begun: Begin) -> None:
         """Run the begun epoch's steps 3 to 7 with its own job text and its own rows."""
         own = begun.job == self.job.hash
-        runtime = self.runtime if own else self._build(await self._job_of(begun.job))
+        runtime = self.runtime if own else self._runtime_of(self._connect(await self._job_of(begun.job)))
         try:
             state = await retried(self, "checkpoint", lambda: runtime.load(self.standing.commit.state))
             intake = await retried(self, "source", lambda: reread(runtime.tables, begun.shards))
@@ -152,7 +216,7 @@ class Task:
             await self._recover()
         finally:
             if not own:
-                await runtime.close()
+                await runtime.connected.close()
 
     async def _job_of(self, job_hash: str) -> Job:
         kept = await retried(self, "checkpoint", lambda: read_text(self.store, job_hash))
@@ -171,19 +235,6 @@ class Task:
             state = await retried(self, "checkpoint", lambda: self.runtime.load(kept))
             self._standing = Standing(self.standing.epoch, before, state)
 
-    async def _undo(self, root: Root) -> None:
-        """Finish a rollback: remove what sinks wrote after it, then note that it is done."""
-        if not root.undo:
-            return
-        for name, epoch in root.undo.items():
-            if name in self.runtime.sinks:
-                after = EpochId(root.checkpoint, root.generation - 1, name, TASK, epoch)
-                if stays := await retried(self, name, partial(self.runtime.sinks[name].undo, after)):
-                    log.warning("rows stay after the rollback", sink=name, why=stays)
-        opened = await retried(self, "checkpoint", lambda: open_root(self.store, self.world))
-        done = Root(checkpoint=root.checkpoint, generation=root.generation, created_us=root.created_us)
-        await retried(self, "checkpoint", lambda: write_root(self.store, done, opened.etag))
-
     async def settle(self) -> None:
         """Read the bounded tables that are due; wait until every readable shard has answered once more (tests)."""
         if self._feeds is not None:
@@ -191,6 +242,8 @@ class Task:
             await self._feeds.settle()
 
     def decide(self) -> Decision:
+        if self.over or self.standing.commit.closed:
+            return Decision("finish")
         feeds = self._the_feeds()
         if (error := feeds.failed()) is not None:
             raise error
@@ -216,7 +269,7 @@ class Task:
             self._keep_house()
         return decision
 
-    async def run(self, *, drain: bool = False) -> None:
+    async def run(self, *, drain: bool = False) -> Outcome:
         """Repeat steps until stopped, finished or failed. A stop finishes the running epoch."""
         while True:
             decision = await self.step()
@@ -224,10 +277,21 @@ class Task:
                 break
             if decision.action == "wait":
                 await self._wait(decision.wait_us)
+        if self.standing.commit.closed:
+            return "closed"
+        if self.over:
+            await retried(self, "checkpoint", lambda: self._register.end(self.scope.name))
+            return "over"
         if drain and not self.stopping:
             self._standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take(), drain=True)
         if self.stopping:
             await self.keep_idle_time()
+        return "stopped" if self.stopping else "finished"
+
+    async def close_log(self) -> None:
+        """After `run`: say that the task goes on as part of another."""
+        if not self.standing.commit.closed:
+            await self._commit_again(structs.replace(self.standing.commit, closed=True))
 
     async def keep_idle_time(self) -> None:
         """Before a clean stop: an epoch without rows commits the idle time counted since the last one."""
@@ -336,7 +400,13 @@ class Task:
         if self._housekeeping is not None:
             await asyncio.gather(self._housekeeping, return_exceptions=True)
         if self._runtime is not None:
-            await self._runtime.close()
+            await self._runtime.bounded.stop()
+        if self._own is not None:
+            await self._own.close()
 
     def __repr__(self) -> str:
-        return f"<Task {self.job.name} epoch {self.standing.epoch if self.started else '-'}>"
+        return f"<Task {self.job.name}/{self.scope.name} epoch {self.standing.epoch if self.started else '-'}>"
+
+
+def _standing_still(end: ShardEnd) -> ShardBegin:
+    return ShardBegin(after=end.end, until=end.end, idle_us=end.idle_us, idle_before_us=end.idle_us, ended=end.ended, parents=end.parents)

@@ -1,147 +1,423 @@
-"""Holding one lease: acquire it, renew it whatever the process is busy with, give it back."""
+"""Keeping the leases of one job for one worker: look, take, renew, hand over, give, whatever the process is busy with.
+
+Everything here runs in one event loop of its own (keeping.py; simulations run it in theirs), so
+that neither a long query, a blocked sink nor a function that keeps the worker's loop busy loses a lease. The rest of the
+worker sees `Hold`s: what is held, until when, and who asks for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
-from streamproc.errors import Bug, LeaseLost, Unavailable
-from streamproc.lease.balance import Hold, Seen, Wait, decide, observe
-from streamproc.lease.lease import Lease, LeaseTable
+import structlog
+
+from streamproc.clock import Clock
+from streamproc.errors import LeaseLost, Unavailable
+from streamproc.lease.balance import Move, Observed, Unit, View, expires_s, look_every_s, moves, observe
+from streamproc.lease.lease import Lease, LeaseTable, Mark
 from streamproc.world import World
 
-_T = TypeVar("_T")
+log = structlog.get_logger()
+T = TypeVar("T")
+RENEW_EVERY = 0.4
+"""Part of a ttl between two renewals: one may fail and another still comes in time."""
+RELEASE_POLL_S = 0.1
+"""How often a new owner looks whether the one before it has committed its last epoch."""
+AT_ONCE = 20
+"""Calls of the table that run side by side."""
 
 
-class LeaseKeeper:
-    """One row of a lease table on behalf of `owner`.
+class Hold:
+    """The rows of a unit that belong to this worker. Written by the keeper, read from any thread.
 
-    Renewal runs in a thread with an event loop of its own, so that neither a long query nor a function that keeps the
-    worker's loop busy loses the lease; so the clock must be one that runs by itself. `held` turns False by the
-    holder's own clock no later than anybody else may judge the row abandoned: a renewal counts from before it was sent.
+    `ready`: the task may run: nobody before us is still finishing an epoch. `asked`: another worker is to go on with it:
+    begin no epoch, `release` it. `lost`: somebody else has it. `began` is the rows as they were when they were taken.
     """
 
-    def __init__(self, table: LeaseTable, key: str, owner: str, ttl_s: float, world: World) -> None:
-        self._table = table
-        self._key = key
-        self._owner = owner
-        self._ttl_s = ttl_s
-        self._clock = world.clock
-        self._lease: Lease | None = None
-        self._held_until_s = float("-inf")
-        self._lost = False
-        self._seen: dict[str, Seen] = {}
-        self._renewal: _Renewal | None = None
+    def __init__(self, unit: Unit, clock: Clock, ttl_s: float) -> None:
+        self.unit = unit
+        self.rows: dict[str, Lease] = {}
+        self.began: dict[str, Mark] = {}
+        self.ready = self.asked = self.lost = self.growing = False
+        self.lock = asyncio.Lock()
+        self.marks: dict[str, Mark] = {}
+        self.kbps: float | None = None
+        self.renewal: asyncio.Task[None] | None = None
+        self._clock, self._ttl_s = clock, ttl_s
+        self._until_s: dict[str, float] = {}
 
     @property
     def held(self) -> bool:
-        """Whether nobody else may run the task now."""
-        return self._lease is not None and not self._lost and self._clock.monotonic_s() < self._held_until_s
+        """Whether nobody else may run the task now: False, by our own clock, no later than anybody may judge it abandoned."""
+        return self.ready and not self.lost and self._clock.monotonic_s() < min(self._until_s.values(), default=float("-inf"))
 
-    @property
-    def current(self) -> Lease | None:
-        """The row as this keeper last wrote it."""
-        return self._lease
+    def renewed(self, lease: Lease, sent_s: float) -> None:
+        """A change of ours counts from before it was sent."""
+        self.rows[lease.key] = lease
+        self._until_s[lease.key] = sent_s + self._ttl_s
 
-    async def acquire(self) -> None:
-        """Return once the row is ours: it was free, its owner is provably dead, or was silent for the ttl.
-
-        Raises Unavailable if the table does not answer; call again then, what was seen until now still counts.
-        """
-        self._lost = False
-        while not await self._try_acquire():
-            await self._clock.sleep(self._ttl_s / 10)
-        self._renewal = _Renewal(self)
-
-    async def give(self) -> None:
-        """Stop renewing and free the row, so that the next worker need not wait. A table that is away is no error."""
-        if self._renewal is not None:
-            await asyncio.to_thread(self._renewal.stop)
-        lease, self._lease = self._lease, None
-        if lease is not None and not self._lost:
-            with suppress(LeaseLost, Unavailable, TimeoutError):
-                await self._in_time(self._table.give(lease))
-
-    async def _try_acquire(self) -> bool:
-        rows = await self._rows() or [Lease(self._key, None, 0)]
-        self._seen = observe(rows, self._seen, self._clock.monotonic_s())
-        sent_s = self._clock.monotonic_s()
-        action = decide(self._seen[self._key], sent_s, self._ttl_s, self._owner)
-        if isinstance(action, Wait) and not await self._table.abandoned(action.lease):
-            return False
-        change = self._table.renew(action.lease) if isinstance(action, Hold) else self._table.take(action.lease, self._owner)
-        with suppress(LeaseLost):
-            self._renewed(await change, sent_s)
-            return True
-        return False
-
-    async def _rows(self) -> list[Lease]:
-        return [row for row in await self._table.list() if row.key == self._key]
-
-    async def renew_for_ever(self) -> None:
-        """Renew three times a ttl; ends when somebody else has the row."""
-        pause_s = self._ttl_s / 3
-        while not self._lost:
-            await self._clock.sleep(pause_s)
-            try:
-                await self._renew()
-                pause_s = self._ttl_s / 3
-            except (Unavailable, TimeoutError):
-                pause_s = self._ttl_s / 20
-
-    async def _renew(self) -> None:
-        sent_s = self._clock.monotonic_s()
-        try:
-            self._renewed(await self._in_time(self._table.renew(self._own())), sent_s)
-        except LeaseLost:
-            await self._find_own_row()
-
-    async def _find_own_row(self) -> None:
-        """A renewal whose answer was lost moved the counter: then the row is still ours, to be renewed from there."""
-        own = [row for row in await self._in_time(self._rows()) if row.owner == self._owner]
-        self._lost = not own
-        if own:
-            self._lease = own[0]
-            raise Unavailable("the answer of a renewal was lost")
-
-    def _own(self) -> Lease:
-        if self._lease is None:
-            raise Bug("a lease is renewed that was never taken")
-        return self._lease
-
-    def _renewed(self, lease: Lease, sent_s: float) -> None:
-        self._lease = lease
-        self._held_until_s = sent_s + self._ttl_s
-
-    async def _in_time(self, call: Awaitable[_T]) -> _T:
-        async with asyncio.timeout(self._ttl_s / 3):
-            return await call
+    def forget(self, key: str) -> Lease:
+        """The row is no part of it any more."""
+        self._until_s.pop(key, None)
+        return self.rows.pop(key)
 
     def __repr__(self) -> str:
-        return f"<LeaseKeeper {self._key} {self._owner} {'held' if self.held else 'not held'}>"
+        state = "lost" if self.lost else "asked for" if self.asked else "held" if self.held else "waiting" if not self.ready else "expired"
+        return f"<Hold {self.unit.name} {state}>"
 
 
-class _Renewal:
-    """The thread that renews, and how it is stopped."""
+class LeaseKeeper:
+    """Leases of `wanted` units on behalf of `worker`. `changed` is called, from the keeper's loop, when a hold changes or is new.
 
-    def __init__(self, keeper: LeaseKeeper) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._task = self._loop.create_task(keeper.renew_for_ever())
-        self._thread = threading.Thread(target=self._run, name=f"renew {keeper!r}", daemon=True)
-        self._thread.start()
+    `wanted` may be set from any thread; `wake` makes the keeper look at once. `others` is how many other workers it sees.
+    """
 
-    def stop(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed: renewal had ended
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
+    def __init__(
+        self, table: LeaseTable, worker: str, ttl_s: float, world: World, changed: Callable[[], None] = lambda: None, *,
+        max_leases: int | None = None, by: Literal["count", "throughput"] = "count", counted: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:  # fmt: skip
+        self.table, self.worker, self.ttl_s = table, worker, ttl_s
+        self.wanted: tuple[Unit, ...] = ()
+        self.holds: dict[str, Hold] = {}
+        self.observed = Observed()
+        self._world, self._clock = world, world.clock
+        self._changed, self._counted = changed, counted
+        self._max_leases, self._by = max_leases, by
+        self._released_s: dict[str, float] = {}
+        self._woken = asyncio.Event()
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._beaten_s = float("-inf")
+        self._beside: set[asyncio.Task[None]] = set()
 
-    def _run(self) -> None:
+    @property
+    def others(self) -> int:
+        """Other workers that have rows or say that they are there."""
+        owners = {row.lease.owner for row in self.observed.rows.values()} | set(self.observed.workers)
+        return len(owners - {None, self.worker})
+
+    async def run(self) -> None:
+        """Look and act until cancelled."""
+        first = True
+        while True:
+            try:
+                await self._look(first)
+                first = False
+            except (Unavailable, TimeoutError) as error:
+                self._counted("failures", "look")
+                log.warning("the lease table does not answer, trying again", error=str(error) or "too slow")
+                await self._pause(min(1.0, self.ttl_s / 10))
+            else:
+                await self._pause(self._until_next_look_s())
+
+    def wake(self) -> None:
+        """Look at once (from the keeper's own loop)."""
+        self._woken.set()
+
+    async def _pause(self, seconds: float) -> None:
+        woken = asyncio.ensure_future(self._woken.wait())
+        slept = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
-            with suppress(asyncio.CancelledError):
-                self._loop.run_until_complete(self._task)
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            await asyncio.wait((woken, slept), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._loop.close()
+            woken.cancel()
+            slept.cancel()
+        self._woken.clear()
+
+    def _until_next_look_s(self) -> float:
+        """Sooner if a row expires before; a part of it by chance, so that workers do not look in step."""
+        rows = len(self.observed.rows)
+        every_s = look_every_s(self.others + 1, rows, self.ttl_s) * (0.9 + 0.1 * self._world.random.random())
+        expiry_s = expires_s(self._view())
+        return every_s if expiry_s is None else max(min(every_s, expiry_s - self._clock.monotonic_s()), 0.001)
+
+    def _view(self, abandoned: frozenset[str] = frozenset()) -> View:
+        now_s = self._clock.monotonic_s()
+        return View(self.wanted, self.observed, self.worker, now_s, self.ttl_s, self._max_leases, self._by, abandoned)
+
+    async def _look(self, first: bool) -> None:
+        await self._beat()
+        listing = await self._in_time(self.table.list())
+        keys = [key for unit in self.wanted for key in unit.rows]
+        self.observed = observe(listing, self.observed, self._clock.monotonic_s(), keys)
+        self._resume_own()
+        self._reshape()
+        if first and self.others:  # several that start together must see each other before they deal
+            await self._clock.sleep(self._world.random.random() * look_every_s(self.others + 1, len(keys), self.ttl_s))
+        for move in self._planned(await self._abandoned()):
+            self._aside(self._do(move))
+
+    async def _beat(self) -> None:
+        """Show that we are there, as often as a row is renewed."""
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._beaten_s + RENEW_EVERY * self.ttl_s * 0.9:
+            await self._in_time(self.table.beat(self.worker))
+            self._beaten_s = now_s
+
+    async def _abandoned(self) -> frozenset[str]:
+        rows = [row.lease for row in self.observed.rows.values() if row.lease.owner not in (None, self.worker)]
+        gone = {owner: await self.table.abandoned(lease) for owner, lease in {lease.owner: lease for lease in rows}.items()}
+        return frozenset(lease.key for lease in rows if gone[lease.owner])
+
+    def _planned(self, abandoned: frozenset[str]) -> list[Move]:
+        """What is to be done and is not being done already. What was just handed over is not asked back for at once."""
+        now_s = self._clock.monotonic_s()
+        resting = {name for name, at_s in self._released_s.items() if now_s < at_s + 2 * self.ttl_s}
+        return [
+            move for move in moves(self._view(abandoned))
+            if self._may_begin(move) and not (move.kind == "request" and move.unit.name in resting)
+        ]  # fmt: skip
+
+    def _may_begin(self, move: Move) -> bool:
+        """A unit that is held already may only grow."""
+        hold = self.holds.get(move.unit.name)
+        return hold is None or (hold.held and not hold.asked and not hold.growing and move.kind == "take")
+
+    def _reshape(self) -> None:
+        """Rows that are no part of their unit any more (their shard has ended) are given back."""
+        for unit in self.wanted:
+            hold = self.holds.get(unit.name)
+            if hold is not None and hold.unit != unit:
+                hold.unit = unit
+                self._aside(self._part(hold, [key for key in hold.rows if key not in unit.rows]))
+
+    async def _part(self, hold: Hold, keys: Sequence[str]) -> None:
+        async with hold.lock:
+            for key in keys:
+                await self._patiently(self.table.give(hold.forget(key), hold.marks.pop(key, None)))
+
+    async def _grow(self, hold: Hold, leases: Sequence[Lease]) -> None:
+        """Take rows that have come to a unit: a new shard. What is not had is tried again after the next look."""
+        hold.growing = True
+        try:
+            for lease in leases:
+                sent_s = self._clock.monotonic_s()
+                taken = await self._in_time(self.table.take(lease, self.worker))
+                async with hold.lock:
+                    hold.renewed(taken, sent_s)
+        except (LeaseLost, Unavailable, TimeoutError):
+            self._counted("failures", "grow")
+        finally:
+            hold.growing = False
+
+    def _resume_own(self) -> None:
+        """Rows that are ours without our knowing: the answer was lost, or another program's leader gave them to us."""
+        for unit in self.wanted:
+            rows = [self.observed.rows[key].lease for key in unit.rows if key in self.observed.rows]
+            own = [lease for lease in rows if lease.owner == self.worker]
+            if len(own) == len(unit.rows) and unit.name not in self.holds:
+                self._aside(self._resume(unit, own))
+
+    async def _resume(self, unit: Unit, rows: Sequence[Lease]) -> None:
+        hold = self._new(unit)
+        await self._holding(hold, [(lease, self.table.renew) for lease in rows])
+
+    async def _do(self, move: Move) -> None:
+        """Take or request rows one by one; what is had of a unit that cannot be had whole is given back."""
+        if (known := self.holds.get(move.unit.name)) is not None:
+            await self._grow(known, move.leases)
+            return
+        hold = self._new(move.unit)
+        rows = {key: self.observed.rows[key].lease for key in move.unit.rows if key in self.observed.rows}
+        wanted = {lease.key for lease in move.leases}
+        ours = [(lease, self.table.renew) for key, lease in rows.items() if key not in wanted and lease.owner == self.worker]
+        call = self._take if move.kind == "take" else self._request
+        await self._holding(hold, [*ours, *((lease, call) for lease in move.leases)])
+        if not hold.lost:
+            self._counted("changes", "taken" if move.kind == "take" else "requested")
+
+    async def _take(self, lease: Lease) -> Lease:
+        return await self.table.take(lease, self.worker)
+
+    async def _request(self, lease: Lease) -> Lease:
+        return await self.table.request(lease, self.worker)
+
+    def _new(self, unit: Unit) -> Hold:
+        hold = self.holds[unit.name] = Hold(unit, self._clock, self.ttl_s)
+        return hold
+
+    async def _holding(self, hold: Hold, steps: Sequence[tuple[Lease, Callable[[Lease], Awaitable[Lease]]]]) -> None:
+        """Make the rows ours, wait for whoever finishes an epoch, then renew for ever."""
+        try:
+            for lease, change in steps:
+                sent_s = self._clock.monotonic_s()
+                hold.renewed(await self._in_time(change(lease)), sent_s)
+                if lease.mark is not None:
+                    hold.began[lease.key] = lease.mark
+        except (LeaseLost, Unavailable, TimeoutError):
+            hold.lost = True
+            await self._give_rows(hold)
+            self._forget(hold)
+            return
+        hold.renewal = self._aside(self._renew_for_ever(hold))
+        await self._wait_for_release(hold)
+        hold.ready = not hold.lost
+        self._changed()
+
+    async def _wait_for_release(self, hold: Hold) -> None:
+        """Until the owner before us has committed its last epoch, or a ttl after the request: its own hold has ended by then."""
+        asked_s = self._clock.monotonic_s()
+        while not hold.lost and any(lease.checkpoint_owner for lease in hold.rows.values()):
+            await self._clock.sleep(min(RELEASE_POLL_S, self.ttl_s / 20))
+            with suppress(Unavailable, TimeoutError):
+                async with hold.lock:
+                    await self._see_releases(hold, force=self._clock.monotonic_s() >= asked_s + self.ttl_s)
+
+    async def _see_releases(self, hold: Hold, *, force: bool) -> None:
+        for lease in await self._in_time(self.table.get(list(hold.rows))):
+            if lease.owner != self.worker:
+                hold.lost = True
+                return
+            if lease.checkpoint_owner is not None and force:
+                sent_s = self._clock.monotonic_s()
+                with suppress(LeaseLost):
+                    hold.renewed(await self._in_time(self.table.take(lease, self.worker)), sent_s)
+            elif lease.checkpoint_owner is None:
+                hold.rows[lease.key] = lease
+            if lease.mark is not None:
+                hold.began[lease.key] = lease.mark
+
+    async def _renew_for_ever(self, hold: Hold) -> None:
+        """Ends when the unit is not ours any more, or is asked for."""
+        pause_s = RENEW_EVERY * self.ttl_s
+        while not hold.lost and not hold.asked:
+            await self._clock.sleep(pause_s)
+            pause_s = RENEW_EVERY * self.ttl_s if await self._renew(hold) else self.ttl_s / 20
+
+    async def _renew(self, hold: Hold) -> bool:
+        """Renew every row, with what is to be shown in it; whether all answered."""
+        async with hold.lock:
+            answers = await asyncio.gather(*(self._renew_row(hold, key) for key in list(hold.rows)))
+        if hold.lost or hold.asked:
+            self._counted("changes", "lost" if hold.lost else "asked")
+            self._changed()
+        return all(answers)
+
+    async def _renew_row(self, hold: Hold, key: str) -> bool:
+        mark = hold.marks.pop(key, None)
+        try:
+            async with self._gate:
+                sent_s = self._clock.monotonic_s()
+                hold.renewed(await self._in_time(self.table.renew(hold.rows[key], mark, hold.kbps)), sent_s)
+            return True
+        except (Unavailable, TimeoutError):
+            self._counted("failures", "renew")
+        except LeaseLost:
+            with suppress(Unavailable, TimeoutError):
+                await self._find_row(hold, key)
+        if mark is not None:
+            hold.marks.setdefault(key, mark)
+        return False
+
+    async def _find_row(self, hold: Hold, key: str) -> None:
+        """Why a renewal was refused: its own answer before was lost, somebody asks for the row, or somebody has it."""
+        row = next(iter(await self._in_time(self.table.get([key]))), None)
+        if row is not None and row.owner == self.worker:
+            hold.rows[key] = row
+        elif row is not None and row.checkpoint_owner == self.worker:
+            hold.rows[key] = row
+            hold.asked = True
+        else:
+            hold.lost = True
+
+    async def show(self, name: str, marks: Mapping[str, Mark]) -> None:
+        """Write what the rows are to say of their shards; while one write runs, only the newest waits."""
+        hold = self.holds.get(name)
+        if hold is None:
+            return
+        waiting = bool(hold.marks)
+        hold.marks.update(marks)
+        if not waiting and not hold.asked:
+            await self._renew(hold)
+
+    async def release(self, name: str, marks: Mapping[str, Mark]) -> None:
+        """The task has committed its last epoch: whoever asked for it may begin. Rows that nobody asked for are freed."""
+        hold = self.holds[name]
+        await self._end_renewal(hold)
+        async with hold.lock:
+            for key, lease in hold.rows.items():
+                mark = marks.get(key)
+                change = self.table.release(lease, mark) if lease.checkpoint_owner == self.worker else self.table.give(lease, mark)
+                await self._patiently(change)
+        self._released_s[name] = self._clock.monotonic_s()
+        self._counted("changes", "released")
+        self._forget(hold)
+
+    async def give(self, name: str, marks: Mapping[str, Mark]) -> None:
+        """Free a unit at a clean stop. A table that is away is no error: the rows expire."""
+        hold = self.holds[name]
+        await self._end_renewal(hold)
+        async with hold.lock:
+            hold.marks.update(marks)
+            await self._give_rows(hold)
+        self._counted("changes", "given")
+        self._forget(hold)
+
+    async def drop(self, name: str) -> None:
+        """Remove the rows of a unit that is over, where nobody else reads them."""
+        hold = self.holds[name]
+        await self._end_renewal(hold)
+        async with hold.lock:
+            for lease in hold.rows.values():
+                await self._patiently(self.table.drop(lease))
+        self._forget(hold)
+
+    async def let_go(self, name: str) -> None:
+        """Forget a unit that was lost."""
+        hold = self.holds.get(name)
+        if hold is not None:
+            await self._end_renewal(hold)
+            self._forget(hold)
+
+    async def add(self, rows: Mapping[str, Mark]) -> None:
+        """Rows for shards that nobody has yet. Unavailable: not all were made."""
+        await asyncio.gather(*(self._in_time(self.table.add(key, mark)) for key, mark in rows.items()))
+
+    async def stop(self) -> None:
+        """Give everything back and leave."""
+        for name in list(self.holds):
+            await self.give(name, {})
+        for task in list(self._beside):
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        await self._patiently(self.table.leave(self.worker))
+        await self.table.close()
+
+    async def _give_rows(self, hold: Hold) -> None:
+        for key, lease in hold.rows.items():
+            if lease.owner == self.worker:
+                await self._patiently(self.table.give(lease, hold.marks.get(key)))
+
+    async def _end_renewal(self, hold: Hold) -> None:
+        if hold.renewal is not None:
+            hold.renewal.cancel()
+            await asyncio.gather(hold.renewal, return_exceptions=True)
+
+    def _forget(self, hold: Hold) -> None:
+        if self.holds.get(hold.unit.name) is hold:
+            del self.holds[hold.unit.name]
+        self._changed()
+
+    async def _patiently(self, call: Awaitable[object]) -> None:
+        with suppress(LeaseLost, Unavailable, TimeoutError):
+            await self._in_time(call)
+
+    async def _in_time(self, call: Awaitable[T]) -> T:
+        async with asyncio.timeout(self.ttl_s / 3):
+            return await call
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside_ended)
+        return task
+
+    def _beside_ended(self, task: asyncio.Task[None]) -> None:
+        self._beside.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("keeping a lease failed; it is taken anew", error=repr(task.exception()))
+
+    def __repr__(self) -> str:
+        return f"<LeaseKeeper {self.worker} {len(self.holds)} of {len(self.wanted)} units, {self.others} other workers>"

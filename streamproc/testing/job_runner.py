@@ -11,16 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from msgspec import structs
 
 from streamproc.bounded import BoundedTable
-from streamproc.engine.runtime import DEAD_LETTER
+from streamproc.checkpoint.log import Line
+from streamproc.checkpoint.records import Commit
+from streamproc.checkpoint.root import open_root, write_root
+from streamproc.checkpoint.tasks import ALL, TaskRegister, TaskScope
+from streamproc.engine.first_commit import Beginning
+from streamproc.engine.retry import retried
+from streamproc.engine.runtime import DEAD_LETTER, Connected, connect
 from streamproc.engine.task import Task
+from streamproc.engine.task_set import grown, parents_of, runnable, scopes_of
 from streamproc.errors import StreamprocError
 from streamproc.job import Added, Job, Reshard, SinkSpec, SourceSpec, TableSpec, TestCase, TestStep, load_job
+from streamproc.job.planning import plan
 from streamproc.options import instant_us
 from streamproc.registry import sink_class
 from streamproc.sink import EpochId, Sink
 from streamproc.source import Source
+from streamproc.state.watermark import inherited
 from streamproc.testing.crash import Crash, Died
 from streamproc.testing.manual_clock import ManualClock
 from streamproc.testing.memory_sink import MemorySink
@@ -72,6 +82,16 @@ class Leased:
     held = True
 
 
+@dataclass(frozen=True)
+class Ready:
+    """What is decided by create-if-absent needs no lease."""
+
+    world: World
+
+    def check_lease(self) -> None:
+        return
+
+
 class JobRun:
     """A job in memory that goes on step by step; after each step everything available is processed.
 
@@ -90,7 +110,9 @@ class JobRun:
         self.crash = Crash()
         self.stopped: StreamprocError | None = None
         self.excused = False
-        self._task: Task | None = None
+        self._tasks: dict[str, Task] = {}
+        self._ended: dict[str, Commit] = {}
+        self._connected: Connected | None = None
         self._expected: dict[str, set[EpochId]] = {}
 
     def source(self, spec: SourceSpec, world: World) -> Source:
@@ -107,9 +129,59 @@ class JobRun:
 
     async def start(self) -> None:
         """A new worker on what the store holds."""
-        job = replace(self.job, sources={n: replace(s, options=_in_memory(s)) for n, s in self.job.sources.items()})
-        self._task = Task(job, self.store, self.world, Leased(), connectors=self, boundary=self.crash, stepwise=True)
-        await self._task.start()
+        self._job = replace(self.job, sources={n: replace(s, options=_in_memory(s)) for n, s in self.job.sources.items()})
+        planned = plan(self._job)
+        if self._connected is not None:
+            await self._connected.close()
+        self._connected = connect(self._job, planned, self.world, self, offloaded=False)
+        self._root = (await retried(Ready(self.world), "checkpoint", lambda: open_root(self.store, self.world, planned.tasks.kind))).root
+        self._register = TaskRegister(self.store, self._root.generation)
+        await self._start_tasks()
+
+    async def _start_tasks(self) -> None:
+        """Tasks that may run and do not yet: those of shards that came, or whose parents have ended."""
+        assert self._connected is not None
+        if self._root.tasks == "all":
+            await self._start_task(TaskScope(), ())
+            return
+        listed = {name: await table.source.shards() for name, table in self._connected.tables.items()}
+        known = await retried(Ready(self.world), "checkpoint", self._register.read)
+        scopes = scopes_of(listed, known)
+        if await self._must_join(scopes):
+            await self._join([scope for name, scope in scopes.items() if name in self._tasks])
+            return
+        for scope in runnable(scopes, known.over | set(self._ended)):
+            await self._start_task(scope, parents_of(scope, scopes))
+
+    async def _start_task(self, scope: TaskScope, parents: Sequence[TaskScope]) -> None:
+        if scope.name not in self._tasks:
+            task = Task(
+                self._job, self.store, self.world, Leased(), connectors=self, boundary=self.crash, stepwise=True,
+                scope=scope, parents=parents, connected=self._connected,
+            )  # fmt: skip
+            self._tasks[scope.name] = task
+            await task.start()
+
+    def _beginning(self) -> Beginning:
+        assert self._connected is not None
+        return Beginning(self._connected, self.store, Line(self._root.checkpoint, self._root.generation, ALL), self.world.new_id())
+
+    async def _must_join(self, scopes: Mapping[str, TaskScope]) -> bool:
+        assert self._connected is not None
+        if self._connected.plan.tasks.kind == "all":
+            return True
+        began = await self._beginning().log_of(ALL).read_commit(0) if self._connected.plan.tasks.key else None
+        return bool(began and grown(scopes, began.shards))
+
+    async def _join(self, scopes: Sequence[TaskScope]) -> None:
+        """The tasks go on as one."""
+        for scope in scopes:
+            await self._tasks[scope.name].close_log()
+            await self._tasks.pop(scope.name).close()
+        await self._beginning().joined(Ready(self.world), scopes)
+        opened = await open_root(self.store, self.world)
+        self._root = (await write_root(self.store, structs.replace(opened.root, tasks="all"), opened.etag)).root
+        await self._start_task(TaskScope(), ())
 
     async def begin(self) -> None:
         """The first worker; what stops it at once is what stopped the job."""
@@ -132,10 +204,7 @@ class JobRun:
         """Epochs until nothing is left to do; a worker that dies is followed by another."""
         for _ in range(EPOCHS_MAX):
             try:
-                if self._task is None:
-                    await self.start()
-                await self._the_task().settle()
-                if (await self._the_task().step()).action != "begin":
+                if not await self._any_epoch():
                     return
             except Died:
                 await self._die()
@@ -144,18 +213,45 @@ class JobRun:
                 return
         raise AssertionError(f"the job did not come to rest within {EPOCHS_MAX} epochs")
 
+    async def _any_epoch(self) -> bool:
+        """One step of every task; whether one of them had something to do."""
+        if not self._tasks:
+            await self.start()
+        else:
+            await self._start_tasks()
+        busy = False
+        for name, task in list(self._tasks.items()):
+            await task.settle()
+            action = (await task.step()).action
+            busy |= action == "begin"
+            if task.over:
+                await self._register.end(name)
+                self._ended[name] = task.standing.commit
+                await self._tasks.pop(name).close()
+                busy = True
+        return busy
+
     async def _die(self) -> None:
         """A dead worker closes nothing; only its coroutines are taken away."""
-        task, self._task = self._the_task(), None
-        await task.abandon()
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks.values():
+            await task.abandon()
 
     async def close(self) -> None:
-        if self._task is not None:
-            await self._task.close()
+        for task in self._tasks.values():
+            await task.close()
+        self._tasks = {}
+        if self._connected is not None:
+            await self._connected.close()
+            self._connected = None
 
     def _the_task(self) -> Task:
-        assert self._task is not None
-        return self._task
+        """The only one, or the first of those over single shards."""
+        return next(iter(self._tasks.values()))
+
+    def _commits(self) -> list[Commit]:
+        """The newest of every task, ended ones too."""
+        return [*(task.standing.commit for task in self._tasks.values()), *self._ended.values()]
 
     async def _add(self, payload: Mapping[str, Added]) -> None:
         for name, added in payload.items():
@@ -195,19 +291,23 @@ class JobRun:
         return [row for table in new.values() for row in _pylist(table)]
 
     async def _watermark(self, payload: Mapping[str, int | None]) -> str | None:
-        return _unequal({n: (want, self._the_task().watermark_us(n)) for n, want in payload.items()}, "watermark", _iso)
+        found = {n: inherited([task.watermark_us(n) for task in self._tasks.values() if task.scope.source in (None, n)]) for n in payload}
+        return _unequal({n: (want, found[n]) for n, want in payload.items()}, "watermark", _iso)
 
     async def _state_rows(self, payload: Mapping[str, int]) -> str | None:
-        standing, executor = self._the_task().standing, self._the_task().runtime.executor
-        rows = {n: executor.state_rows(n, standing.state, standing.commit.watermark_us) for n in payload}
+        rows = {n: sum(self._state_rows_of(task, n) for task in self._tasks.values()) for n in payload}
         return _unequal({n: (want, rows[n]) for n, want in payload.items()}, "state_rows", str)
 
+    def _state_rows_of(self, task: Task, sink: str) -> int:
+        standing = task.standing
+        return task.runtime.executor.state_rows(sink, standing.state, standing.commit.watermark_us)
+
     async def _late(self, payload: Mapping[str, int]) -> str | None:
-        late = self._the_task().standing.commit.late
-        return _unequal({n: (want, late.get(n, 0)) for n, want in payload.items()}, "late", str)
+        late = {n: sum(commit.late.get(n, 0) for commit in self._commits()) for n in payload}
+        return _unequal({n: (want, late[n]) for n, want in payload.items()}, "late", str)
 
     async def _dead(self, payload: int) -> str | None:
-        return _unequal({DEAD_LETTER: (payload, self._the_task().standing.commit.dead)}, "dead", str)
+        return _unequal({DEAD_LETTER: (payload, sum(commit.dead for commit in self._commits()))}, "dead", str)
 
     async def _reshard(self, payload: Mapping[str, Reshard]) -> None:
         for name, change in payload.items():
@@ -228,8 +328,9 @@ class JobRun:
 
     async def _restart(self, payload: object) -> None:
         del payload
-        await self._the_task().keep_idle_time()
-        await self._the_task().close()
+        for task in self._tasks.values():
+            await task.keep_idle_time()
+        await self.close()
         await self.start()
 
     def _fails(self, text: str) -> str | None:
@@ -239,7 +340,7 @@ class JobRun:
         return None if text in str(self.stopped) else f"the job stopped, but not with {text!r}: {self.stopped}"
 
     def __repr__(self) -> str:
-        return f"<JobRun {self.job.name} {self._task!r}>"
+        return f"<JobRun {self.job.name} {', '.join(self._tasks) or 'no task'}>"
 
 
 def _in_memory(spec: SourceSpec) -> Any:

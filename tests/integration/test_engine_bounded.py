@@ -18,6 +18,7 @@ from streamproc.plan.plan import Plan, Project
 from streamproc.testing.crash import Died
 from streamproc.testing.job_runner import JobRun, Leased
 from streamproc.testing.manual_clock import START_US, ManualClock
+from streamproc.testing.memory_source import MemorySource
 from streamproc.world import World
 
 TEXT = """\
@@ -144,6 +145,7 @@ async def test_who_finishes_an_epoch_joins_with_the_same_rows(boundary: str) -> 
 
 async def test_rows_are_in_the_checkpoint_before_the_begin_that_names_them() -> None:
     run = JobRun(job(), START_US, {"users": DE})
+    run.sources["clicks"] = MemorySource("0", clock=run.clock)
     await run.start()
     put, names = run.store.put, []
 
@@ -156,7 +158,7 @@ async def test_rows_are_in_the_checkpoint_before_the_begin_that_names_them() -> 
     assert [name.partition("/")[0] for name in names[:3]] == ["tables", "g1", "g1"]
     begin = decode((await run.store.get(names[1])).data, Begin, "")
     assert begin.tables["users"].name == names[0]
-    assert names[0].startswith("tables/users/1-1-")
+    assert names[0].startswith("tables/clicks.0/1-1-users")
     await run.close()
 
 
@@ -208,6 +210,7 @@ async def until(clock: ManualClock, condition: object) -> None:
 async def test_failures_keep_the_old_rows_and_are_counted() -> None:
     run, table = JobRun(job(), START_US), Flaky(failures=2)
     run.table = lambda *args: table  # type: ignore[method-assign]
+    run.sources["clicks"] = MemorySource("0", clock=run.clock)
     starting = asyncio.ensure_future(run.start())
     await until(run.clock, starting.done)
     assert table.reads == 3

@@ -7,6 +7,7 @@ import pytest
 
 from streamproc.checkpoint.records import Commit, decode
 from streamproc.engine import inspect
+from streamproc.engine.rollback import rollback
 from streamproc.engine.worker import run_job
 from streamproc.errors import BadRecord, InvalidJob, StreamprocError
 from streamproc.job import load_job
@@ -38,8 +39,7 @@ def newest(run: JobRun) -> dict[str, int]:
 
 async def edited(run: JobRun, text: str) -> None:
     """Stop the worker, edit the file, start it again."""
-    if run._task is not None:
-        await run._task.close()
+    await run.close()
     run.job = load_job("edit.yaml", text=text)
     await run.start()
 
@@ -169,7 +169,7 @@ async def test_a_rollback_goes_back_to_a_commit_and_the_rows_come_once(tmp_path)
     store = open_store(job.checkpoint, World())
     half = decode((await store.get("g1/all/epochs/0000000005.commit")).data, Commit, "")
 
-    said = await inspect.rollback(job, half.now_us, yes=True)
+    said = await rollback(job, half.now_us, yes=True)
     assert "epoch 5" in said[0]
     assert (await inspect.status(job))["generation"] == 2
     await run_job(job, available_now=True)
@@ -181,10 +181,10 @@ async def test_a_rollback_goes_back_to_a_commit_and_the_rows_come_once(tmp_path)
 async def test_a_rollback_to_before_everything_kept_is_refused(tmp_path):
     job = load_job("back.yaml", text=FILES.format(folder=tmp_path))
     with pytest.raises(InvalidJob, match="no checkpoint"):
-        await inspect.rollback(job, 0, yes=True)
+        await rollback(job, 0, yes=True)
     await run_job(job, available_now=True)
     with pytest.raises(StreamprocError, match="no commit"):
-        await inspect.rollback(job, 0, yes=True)
+        await rollback(job, 0, yes=True)
 
 
 async def test_a_drained_checkpoint_is_finished(tmp_path):

@@ -117,25 +117,25 @@ async def test_another_generation_is_another_log(store, a):
 
 async def test_the_collector_keeps_what_a_kept_commit_names_and_what_a_slower_writer_may_still_name(store, a):
     newest = 2 * EPOCHS_KEPT
-    for name in ("state/1-3-old", "state/1-150-kept", f"state/1-{newest}-lost", f"state/1-{newest + 1}-slow", "state/0-999-before"):
+    for name in ("state/all/1-3-old", "state/all/1-150-kept", f"state/all/1-{newest}-lost", f"state/all/1-{newest + 1}-slow", "state/all/0-999-before"):
         await store.put(name, b"x")
     for n in range(newest + 1):
-        await a.commit(n, commit("a", {"op": [RunRef(name="state/1-150-kept", length=1, nbytes=1)]}))
+        await a.commit(n, commit("a", {"op": [RunRef(name="state/all/1-150-kept", length=1, nbytes=1)]}))
     await Collector(a).collect(newest, now_us=0)
-    assert [n for n in store.names if n.startswith("state/")] == ["state/1-150-kept", f"state/1-{newest + 1}-slow"]
+    assert [n for n in store.names if n.startswith("state/")] == ["state/all/1-150-kept", f"state/all/1-{newest + 1}-slow"]
     assert [n async for n in a.epochs("commit")] == list(range(floor_after(newest), newest + 1))
 
 
 async def test_runs_of_a_saved_commit_stay(store, a):
-    await store.put("state/1-1-saved", b"x")
+    await store.put("state/all/1-1-saved", b"x")
     collector = Collector(a)
-    await collector.save_hourly(1, commit("a", {"op": [RunRef(name="state/1-1-saved", length=1, nbytes=1)]}, now=5))
+    await collector.save_hourly(1, commit("a", {"op": [RunRef(name="state/all/1-1-saved", length=1, nbytes=1)]}, now=5))
     for n in range(2 * EPOCHS_KEPT):
         await a.commit(n, commit("a"))
     await collector.collect(2 * EPOCHS_KEPT - 1, now_us=3600 * 10**6)
-    assert "state/1-1-saved" in store.names
+    assert "state/all/1-1-saved" in store.names
     await collector.collect(2 * EPOCHS_KEPT - 1, now_us=48 * 3600 * 10**6)
-    assert "state/1-1-saved" not in store.names
+    assert "state/all/1-1-saved" not in store.names
 
 
 def test_one_commit_an_hour_is_saved_and_kept_for_a_day():
@@ -145,4 +145,4 @@ def test_one_commit_an_hour_is_saved_and_kept_for_a_day():
 
 
 def test_runs_of_epochs_above_the_newest_commit_are_never_removed():
-    assert unreferenced(["state/1-9-x", "state/1-10-y"], set(), 1, 9) == ["state/1-9-x"]
+    assert unreferenced(["state/all/1-9-x", "state/all/1-10-y"], set(), 1, 9) == ["state/all/1-9-x"]

@@ -7,7 +7,7 @@ import asyncio
 import pyarrow as pa
 
 from streamproc.batch import Chunk
-from streamproc.engine.feed import Budget, Feed, Piece
+from streamproc.engine.feed import Decoding, Feed, Piece
 from streamproc.errors import Unavailable
 from streamproc.source import Reader, Shard, Source
 from streamproc.testing.manual_clock import ManualClock
@@ -48,7 +48,7 @@ async def test_records_wait_for_a_registry_that_is_away():
         return Piece("0", rows, pa.table({"index": pa.array([], pa.int64())}), chunk.rows.column("_offset"), chunk.end)
 
     clock = ManualClock()
-    feed = Feed("clicks", TwoChunks(), Shard("0"), "-1", decode, Budget(2**20), World(clock=clock), lambda: None)
+    feed = Feed("clicks", TwoChunks(), Shard("0"), "-1", decode, Decoding(offloaded=False), World(clock=clock), lambda: None)
     task = asyncio.ensure_future(feed.run())
     for _ in range(30):
         await asyncio.sleep(0)

@@ -1,0 +1,87 @@
+"""The rows of a lease table that stand for a job's tasks, and what they say.
+
+Where other programs read the table too (KCL's), a shard of an input they know has a row in their layout: its key is the shard's
+id, in a job with several such inputs `<input>:<shard>`. Every other task has one row of its own, `<job>/<task>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from streamproc.checkpoint.records import ShardEnd
+from streamproc.checkpoint.tasks import TaskScope
+from streamproc.engine.intake import shard_order
+from streamproc.engine.marks import Marks, shown
+from streamproc.engine.unbounded import Table
+from streamproc.job import Job
+from streamproc.lease.balance import Unit
+from streamproc.lease.lease import LeaseTable, Mark
+from streamproc.source import Shard
+
+Listed = Mapping[str, Sequence[Shard]]
+
+
+class LeaseRows:
+    """Keys of one job's rows. `learn` first."""
+
+    def __init__(self, job: Job, tables: Mapping[str, Table]) -> None:
+        self._job = job
+        self._tables = tables
+        self._inputs: dict[str, str] = {}
+        self._ended: set[tuple[str, str]] = set()
+
+    async def learn(self, table: LeaseTable) -> None:
+        """Ask the sources what other programs call them. Unavailable."""
+        if table.keeps_marks and not self._inputs:
+            named = {name: await one.source.shared_name() for name, one in self._tables.items()}
+            self._inputs = {name: shared for name, shared in named.items() if shared is not None}
+
+    def of(self, scope: TaskScope, listed: Listed) -> tuple[str, ...]:
+        """The keys of a task's rows in shard order."""
+        if scope.source is not None and scope.shard is not None:
+            return (self._key(scope.source, scope.shard.id) if scope.source in self._inputs else self._own(scope),)
+        shards = [
+            (name, shard.id) for name in sorted(self._inputs) for shard in sorted(listed.get(name, ()), key=lambda s: shard_order(s.id))
+        ]
+        return tuple(self._key(*each) for each in shards if each not in self._ended) or (self._own(scope),)
+
+    def shared(self, unit: Unit) -> bool:
+        """Whether other programs read the unit's rows."""
+        return bool(self._inputs) and "/" not in unit.rows[0]
+
+    def marks(self, rows: Mapping[str, Mark]) -> Marks:
+        """Marks of rows by source and shard."""
+        return {self._named(key): mark for key, mark in rows.items() if "/" not in key}
+
+    def marks_of(self, ends: Mapping[str, Mapping[str, ShardEnd]], listed: Listed) -> dict[str, Mark]:
+        """What the rows are to say after a commit."""
+        found: dict[str, Mark] = {}
+        for name in self._inputs:
+            shards = {shard.id: shard for shard in listed.get(name, ())}
+            for shard, end in ends.get(name, {}).items():
+                children = tuple(other.id for other in shards.values() if shard in other.parents)
+                found[self._key(name, shard)] = shown(end, children, shards.get(shard))
+        return found
+
+    def children(self, scope: TaskScope, listed: Listed) -> dict[str, Mark]:
+        """Rows for the shards that follow a task's, not read yet."""
+        name, shard = scope.source, scope.shard
+        if name not in self._inputs or shard is None:
+            return {}
+        after = [other for other in listed.get(name, ()) if shard.id in other.parents]
+        return {self._key(name, other.id): Mark("TRIM_HORIZON", other.parents, (), other.hash_range) for other in after}
+
+    def _own(self, scope: TaskScope) -> str:
+        return f"{self._job.name}/{scope.name}"
+
+    def _key(self, source: str, shard: str) -> str:
+        return shard if len(self._inputs) == 1 else f"{self._inputs[source]}:{shard}"
+
+    def _named(self, key: str) -> tuple[str, str]:
+        if len(self._inputs) == 1:
+            return next(iter(self._inputs)), key
+        shared, _, shard = key.rpartition(":")
+        return next(name for name, called in self._inputs.items() if called == shared), shard
+
+    def __repr__(self) -> str:
+        return f"<LeaseRows {self._job.name}, shared: {', '.join(self._inputs) or 'none'}>"
