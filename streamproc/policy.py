@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamproc.job import Job, SinkSpec, SourceSpec
+from streamproc.lease.dynamodb import TASKS
 
 STREAM = ("kinesis:DescribeStreamSummary", "kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
 REGISTER = ("kinesis:RegisterStreamConsumer",)
@@ -21,13 +22,8 @@ WRITE = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutOb
 LIST = ("s3:ListBucket",)
 ENCRYPT = ("kms:Decrypt", "kms:GenerateDataKey")
 LEASES = tuple(
-    f"dynamodb:{action}"
-    for action in (
-        "BatchGetItem", "CreateTable", "DeleteItem", "DescribeTable", "GetItem", "PutItem", "Query", "Scan", "UpdateItem", "UpdateTable",
-    )
-)  # fmt: skip
-LEASES_SUFFIX = "-streamproc"
-"""What the name of the table of rows that KCL does not know ends in."""
+    f"dynamodb:{action}" for action in ("BatchGetItem", "CreateTable", "DeleteItem", "DescribeTable", "PutItem", "Scan", "UpdateItem")
+)
 CONNECT = ("kafka-cluster:Connect",)
 TOPIC = ("kafka-cluster:DescribeTopic", "kafka-cluster:ReadData")
 GROUP = ("kafka-cluster:AlterGroup", "kafka-cluster:DescribeGroup")
@@ -79,18 +75,19 @@ def notes(job: Job, document: Mapping[str, Any]) -> Iterator[str]:
         yield f"nothing of job {job.name} is on AWS: it needs no policy"
     if any(_msk(source) for source in job.sources.values()):
         yield "put the cluster's name and uuid in the place of */* in the kafka ARNs; the job file does not know them"
-    if any(":::" in arn for statement in document["Statement"] for arn in statement["Resource"]):
-        yield "a bucket that encrypts with a KMS key of its own needs kms:GenerateDataKey and kms:Decrypt on that key besides"
+    if any(":s3:" in arn or ":kinesis:" in arn for statement in document["Statement"] for arn in statement["Resource"]):
+        yield "a stream or bucket that is encrypted with a KMS key of yours needs kms:Decrypt on it, to write also kms:GenerateDataKey"
 
 
 def _streams(job: Job, account: Account) -> Iterator[Statement]:
-    streams = [source.options for source in job.sources.values() if source.type == "kinesis"]
+    streams: list[Any] = [source.options for source in job.sources.values() if source.type == "kinesis"]
     if streams:
         yield Statement("ReadStreams", STREAM, _unique(_stream(options, account) for options in streams))
-    fans: list[Any] = [options for options in streams if getattr(options, "read", "polling") == "fan_out"]
+    fans = [options for options in streams if options.consumer]
     if fans:
         yield Statement("RegisterConsumers", REGISTER, _unique(_stream(options, account) for options in fans))
-        yield Statement("ReadConsumers", CONSUMER, _unique(f"{_stream(o, account)}/consumer/{o.consumer or '*'}:*" for o in fans))
+        named = (f"{_stream(options, account)}/consumer/{options.consumer}" for options in fans)
+        yield Statement("ReadConsumers", CONSUMER, _unique(arn for name in named for arn in (name, f"{name}:*")))  # described, subscribed
 
 
 def _stream(options: Any, account: Account) -> str:
@@ -184,7 +181,8 @@ def _leases(job: Job, account: Account) -> Iterator[Statement]:
     if options is None or options.type != "dynamodb":
         return
     table = account.arn("dynamodb", f"table/{options.table or job.name}", options.region)
-    yield Statement("ShareLeases", LEASES, (table, f"{table}/index/*", f"{table}{LEASES_SUFFIX}"))
+    kcl = (table,) if any(source.type == "kinesis" for source in job.sources.values()) else ()
+    yield Statement("ShareLeases", LEASES, (*kcl, f"{table}{TASKS}"))
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:
