@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from streamproc.checkpoint.root import read_root
+from streamproc.engine.worker import lease_table
 from streamproc.errors import Fault, InvalidJob
 from streamproc.job import Job
-from streamproc.lease import Lease, LeaseTable, open_leases
-from streamproc.lease.lease import Listing
+from streamproc.lease.lease import Lease, LeaseTable, Listing
 from streamproc.stores import open_store
 from streamproc.world import World
 
@@ -20,7 +20,7 @@ async def listing_of(job: Job, world: World | None = None) -> Listing:
     """The rows and the workers, by one look. InvalidJob where the job has not run yet and the table is nobody else's either."""
     store = open_store(job.checkpoint, world or World())
     try:
-        table = open_leases(job.leases, job.name, [source.type for source in job.sources.values()], job.checkpoint, store)
+        table = lease_table(job, store)
         if not table.keeps_marks and await read_root(store) is None:
             raise InvalidJob([Fault(job.file, 1, f"there is no checkpoint at {job.checkpoint}: the job has not run yet")])
         return await _looked(table)

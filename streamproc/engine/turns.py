@@ -56,9 +56,9 @@ class Turns:
         self._waiting: RoundRobin[asyncio.Future[None]] = RoundRobin()
 
     @asynccontextmanager
-    async def turn(self, job: str) -> AsyncIterator[None]:
+    async def turn(self, job_name: str) -> AsyncIterator[None]:
         """Held while the block runs, and by others' count for `TURN_S` at most."""
-        await self._acquire(job)
+        await self._acquire(job_name)
         expiry = asyncio.ensure_future(self._expire())
         try:
             yield

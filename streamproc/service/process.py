@@ -13,6 +13,7 @@ import structlog
 
 from streamproc import logs
 from streamproc.engine.race import first_of
+from streamproc.engine.turns import Turns
 from streamproc.engine.worker import run_job
 from streamproc.errors import InvalidJob
 from streamproc.http.jobs import JobPages, is_loopback
@@ -23,6 +24,7 @@ from streamproc.notify import Notifier
 from streamproc.options import Secret
 from streamproc.service.fleet import Fleet
 from streamproc.service.job_files import read_jobs
+from streamproc.service.supervised import Run
 from streamproc.status import Status
 from streamproc.world import World
 
@@ -51,7 +53,7 @@ async def serve_jobs(settings: Settings) -> int:
     if found.faults:
         raise InvalidJob(found.faults)
     world = World()
-    fleet = Fleet(settings.paths, settings.overrides, world, _run, drain_s=settings.drain_s, token=settings.token)
+    fleet = Fleet(settings.paths, settings.overrides, world, _runs(world), drain_s=settings.drain_s, token=settings.token)
     logs.configure(world.clock)
     server = await _listen(settings, fleet)
     try:
@@ -63,9 +65,14 @@ async def serve_jobs(settings: Settings) -> int:
         await server.close()
 
 
-async def _run(job: Job, world: World, stop: asyncio.Event, take: Callable[[Status], None]) -> object:
-    """The engine's way to run a job."""
-    return await run_job(job, world=world, stop=stop, on_status=take)
+def _runs(world: World) -> Run:
+    """The engine's way to run a job, all jobs taking turns on the cores."""
+    turns = Turns(len(os.sched_getaffinity(0)), world.clock)
+
+    async def run(job: Job, own: World, stop: asyncio.Event, take: Callable[[Status], None]) -> object:
+        return await run_job(job, world=own, stop=stop, on_status=take, turns=turns)
+
+    return run
 
 
 async def _listen(settings: Settings, fleet: Fleet) -> Server:

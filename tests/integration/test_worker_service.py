@@ -81,7 +81,7 @@ class Service:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def ended(self, seconds: float = 20) -> int:
+    def ended(self, seconds: float = 60) -> int:
         assert self.process is not None
         return self.process.wait(seconds)
 
@@ -116,7 +116,7 @@ class Service:
         return asyncio.run(inspect.status(load_job(self.jobs / f"{name}.yaml")))
 
 
-def until(happened: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(happened: Callable[[], Any], seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := happened()):
         assert time.monotonic() < deadline, "it did not happen"
@@ -203,14 +203,14 @@ def test_a_second_signal_ends_it_at_once(service: Service) -> None:
     service.send(signal.SIGTERM)
     until(lambda: "again to stop at once" in service.log.read_text())
     service.send(signal.SIGINT)
-    assert service.ended(5) == -signal.SIGINT
+    assert service.ended(20) == -signal.SIGINT
 
 
 def test_systemd_hears_of_start_reload_watchdog_and_stop(service: Service) -> None:
     service.write("a")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(service.folder / "notify"))
-        systemd.settimeout(20)
+        systemd.settimeout(60)
         service.start(NOTIFY_SOCKET=str(service.folder / "notify"), WATCHDOG_USEC="400000")
 
         def hears(state: str) -> str:
