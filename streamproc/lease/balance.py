@@ -16,8 +16,10 @@ from streamproc.lease.lease import OUR_WORKERS, Lease, Listing
 
 DOUBT = 0.6
 """Part of a ttl without a sign of life (they come every 0.4) after which a worker is given nothing and asked for nothing."""
-TRAFFIC = 12_500
-"""Workers x rows that the fleet reads a second: so many looks cost less than KCL's renewals save."""
+LOOK = 0.02
+"""Part of a ttl by which every worker more stretches everybody's looks: so what a fleet reads costs about what it saves in renewals
+against KCL's, at any number of rows. A table of fewer than `FEW_ROWS` rows is read for less."""
+FEW_ROWS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,10 @@ def moves(view: View) -> list[Move]:
 
 
 def look_every_s(workers: int, rows: int, ttl_s: float) -> float:
-    """Seconds between two looks of one worker. Short in a small fleet; in a big one the fleet's reads stay below KCL's traffic."""
-    return max(min(1.0, ttl_s / 4), min(workers * rows / TRAFFIC, ttl_s))
+    """Seconds between two looks of one worker: a second in small fleets, so that a dead worker's units are taken over within a ttl and
+    a second; longer in big ones, where every worker's look reads every row, up to a ttl.
+    """
+    return max(min(1.0, ttl_s / 4), min(LOOK * workers * min(1.0, rows / FEW_ROWS), 1.0) * ttl_s)
 
 
 def expires_s(view: View) -> float | None:

@@ -100,6 +100,12 @@ def test_a_worker_that_misses_its_renewals_is_given_and_asked_for_nothing() -> N
     assert told(moves(view(rows))) == [("take", "u100"), ("take", "u101")]
 
 
+def test_who_is_there_is_judged_at_the_time_of_the_look() -> None:
+    """A worker that pauses between look and decision must not take the others for gone."""
+    looked = view([*owned({ALICE: 4}, age_s=0.0), row("u100", None, 0.0)], [ALICE, ME])
+    assert told(moves(dataclasses.replace(looked, now_s=NOW_S + 7))) == [("take", "u100"), ("request", "u000")]
+
+
 def test_the_units_of_a_dead_worker_are_not_dealt_to_it_while_its_last_row_still_stands() -> None:
     rows = [row("a", ALICE, 10.1), row("b", ALICE, 10.1), row("c", ALICE, 5.0)]
     assert told(moves(view(rows))) == [("take", "a"), ("take", "b")]

@@ -149,8 +149,8 @@ def test_moves_are_as_few_as_can_be(fleet: Fleet) -> None:
 def test_nobody_has_more_than_max_leases_and_nothing_lies_while_there_is_room(fleet: Fleet, max_leases: int, joining: int) -> None:
     fleet.rows = {key: lease for key, lease in fleet.rows.items() if lease.owner not in fleet.beats}
     fleet.max_leases = max_leases
-    for turn in range(9):
-        fleet.round(mixed=True, joining=joining if turn == 4 else 0)
+    for turn in range(10):
+        fleet.round(mixed=turn < 8, joining=joining if turn == 4 else 0)
         counts = Counter(fleet.owner(unit) for unit in fleet.units)
         assert all(counts[worker] <= max_leases for worker in fleet.beats)
     owned = sum(counts[worker] for worker in fleet.beats)
