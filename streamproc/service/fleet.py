@@ -33,7 +33,7 @@ class Fleet:
         self._paths, self._overrides, self._world = tuple(paths), tuple(overrides), world
         self._run, self._drain_s, self._token = run, drain_s, token
         self._reloading = asyncio.Lock()
-        self._draining = False
+        self._draining = self._left_behind = False
         self._redaction = logs.Redaction(())
 
     def start(self, found: JobFiles) -> None:
@@ -87,14 +87,20 @@ class Fleet:
             self._start(job)
         leaving = {name: self.jobs[name] for name in asked.stopped}
         await asyncio.gather(*(job.close() for job in leaving.values()))
-        for name in leaving:
+        for name, gone in leaving.items():
+            self._left_behind |= gone.left_behind
             del self.jobs[name]
 
-    async def drain(self) -> tuple[list[str], bool]:
-        """Stop all jobs cleanly. The names of those that had to be cut off, and whether one goes on even so."""
+    async def drain(self) -> list[str]:
+        """Stop all jobs cleanly; the names of those that had to be cut off."""
         self._draining = True
-        ended = await asyncio.gather(*(job.close() for job in self.jobs.values()))
-        return [name for name, job in self.jobs.items() if job.cut_off], not all(ended)
+        await asyncio.gather(*(job.close() for job in self.jobs.values()))
+        return [name for name, job in self.jobs.items() if job.cut_off]
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether some run was ever cut off: what it left in threads may never end."""
+        return self._left_behind or any(job.left_behind for job in self.jobs.values())
 
     def restart(self, name: str) -> bool:
         if name not in self.jobs or self._draining:

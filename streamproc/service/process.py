@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
@@ -31,6 +32,8 @@ from streamproc.world import World
 START_WAIT_S = 30.0
 """systemd is told that the service is ready when every job has reported or failed; a checkpoint that is away keeps it no longer."""
 TELL_EVERY_S = 5.0
+THREADS = 32
+"""For calls that block (files, folders): the default of some more than cores is soon taken up by one job on a slow disk."""
 log = structlog.get_logger()
 
 
@@ -52,6 +55,7 @@ async def serve_jobs(settings: Settings) -> int:
     found = read_jobs(settings.paths, settings.overrides)
     if found.faults:
         raise InvalidJob(found.faults)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "blocking"))
     world = World()
     fleet = Fleet(settings.paths, settings.overrides, world, _runs(world), drain_s=settings.drain_s, token=settings.token)
     logs.configure(world.clock)
@@ -60,7 +64,7 @@ async def serve_jobs(settings: Settings) -> int:
         signals = Signals()
         fleet.start(found)
         await _until_stopped(fleet, Notifier(os.environ, world.clock), signals, world)
-        return _exit_code(*await fleet.drain())
+        return _exit_code(await fleet.drain(), left_behind=fleet.left_behind)
     finally:
         await server.close()
 
@@ -148,13 +152,14 @@ async def _tell(fleet: Fleet, notifier: Notifier, world: World) -> None:
             notifier.send(f"STATUS={summary}")
 
 
-def _exit_code(cut_off: Sequence[str], goes_on: bool) -> int:
-    """1 if a job had to be cut off. Threads of one that goes on even so would keep the process alive: it ends as by a crash."""
+def _exit_code(cut_off: Sequence[str], *, left_behind: bool) -> int:
+    """1 if a job had to be cut off. Threads of a run that was would keep the process alive for ever: it ends as by a crash."""
     if cut_off:
         log.error("not every job stopped in time", jobs=list(cut_off))
     else:
         log.info("every job has stopped")
-    if goes_on:
+    code = 1 if cut_off else 0
+    if left_behind:
         sys.stderr.flush()
-        os._exit(1)
-    return 1 if cut_off else 0
+        os._exit(code)
+    return code

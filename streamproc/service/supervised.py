@@ -68,6 +68,9 @@ class SupervisedJob:
         self.refused: tuple[str, ...] = ()
         """Why the job's file, as it is now, is not what runs."""
         self.cut_off = False
+        """Whether the last run was."""
+        self.left_behind = False
+        """Whether any was: its threads may never end."""
         self._run, self._drain_s = run, drain_s
         self._retries = Retries(self.world.metrics, world.clock)
         self._heard_s = world.clock.monotonic_s()
@@ -101,14 +104,13 @@ class SupervisedJob:
         """Until the first run has reported, ended or failed."""
         await self._settled.wait()
 
-    async def close(self) -> bool:
-        """Finish the epoch, commit, give the leases. False if it had to be cut off and goes on even so."""
+    async def close(self) -> None:
+        """Finish the epoch, commit, give the leases; given up a little after it was cut off."""
         self._closing = True
         self._enter("stopping")
         self._end_run()
         if self._living is not None:
             await first_of(asyncio.wait([self._living]), self.world.clock.sleep(self._drain_s + CANCEL_GRACE_S))
-        return self._living is None or self._living.done()
 
     def _end_run(self) -> None:
         self._stop.set()
@@ -159,7 +161,7 @@ class SupervisedJob:
     async def _cut_off(self, run: asyncio.Future[object]) -> None:
         await self._stop.wait()
         await self.world.clock.sleep(self._drain_s)
-        self.cut_off = True
+        self.cut_off = self.left_behind = True
         log.error("the job did not stop in time and is cut off; its epoch is finished by the next run", seconds=self._drain_s)
         run.cancel()
 

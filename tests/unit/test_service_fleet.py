@@ -201,7 +201,7 @@ async def test_a_restart_is_of_one_job(service: Service) -> None:
 
 
 async def test_a_drain_ends_all_and_nothing_begins_after(service: Service) -> None:
-    assert await service.fleet.drain() == ([], False)
+    assert (await service.fleet.drain(), service.fleet.left_behind) == ([], False)
     assert service.states() == {"bad": "stopped", "good": "stopped"}
     service.write("more")
     assert await service.read() == {}

@@ -97,7 +97,7 @@ async def test_states_of_a_job_that_runs(directed: Directed) -> None:
     await directed.tell()
     assert (supervised.state, supervised.health(), supervised.since_us - began_us) == ("running", Health(), 5_000_000)
     assert supervised.world.metrics.get("streamproc_job_up") == 1
-    assert await supervised.close()
+    await supervised.close()
     assert (supervised.state, supervised.cut_off) == ("stopped", False)
 
 
@@ -117,7 +117,7 @@ async def test_a_failure_is_shown_and_tried_again(directed: Directed) -> None:
     assert (supervised.state, len(directed.runs), metrics.get("streamproc_job_up")) == ("restarting", 2, 1)
     await directed.tell()
     assert (supervised.state, supervised.next_try_us, supervised.failures) == ("running", None, 1)
-    assert await supervised.close()
+    await supervised.close()
 
 
 async def test_it_never_ends_in_a_loop_of_crashes(directed: Directed) -> None:
@@ -132,7 +132,7 @@ async def test_it_never_ends_in_a_loop_of_crashes(directed: Directed) -> None:
     await directed.end(Unavailable("after a long calm run"))
     assert supervised.next_try_us is not None
     assert supervised.next_try_us - directed.clock.now_us() <= 1_200_000
-    assert await supervised.close()
+    await supervised.close()
 
 
 async def test_what_is_no_error_of_ours_is_a_bug_and_waits_long(directed: Directed) -> None:
@@ -148,7 +148,7 @@ async def test_what_is_no_error_of_ours_is_a_bug_and_waits_long(directed: Direct
     await directed.step()
     assert supervised.failure is not None
     assert supervised.failure.error == "the run was cancelled, and nobody asked for it"
-    assert await supervised.close()
+    await supervised.close()
 
 
 async def test_a_finished_job_stays_finished_until_it_is_restarted(directed: Directed) -> None:
@@ -160,7 +160,7 @@ async def test_a_finished_job_stays_finished_until_it_is_restarted(directed: Dir
     supervised.restart()
     await directed.step()
     assert len(directed.runs) == 2
-    assert await supervised.close()
+    await supervised.close()
 
 
 async def test_a_restart_stops_cleanly_and_takes_the_new_job(directed: Directed) -> None:
@@ -172,7 +172,7 @@ async def test_a_restart_stops_cleanly_and_takes_the_new_job(directed: Directed)
     await directed.step()
     assert [run[0].name for run in directed.runs] == ["j", "new"]
     assert (supervised.job.name, supervised.refused, supervised.failures) == ("new", (), 0)
-    assert await supervised.close()
+    await supervised.close()
 
 
 async def test_a_stop_that_hangs_is_cut_off(directed: Directed) -> None:
@@ -182,8 +182,19 @@ async def test_a_stop_that_hangs_is_cut_off(directed: Directed) -> None:
     await directed.step(DRAIN_S - 1)
     assert (supervised.state, closing.done()) == ("stopping", False)
     await directed.step(1)
-    assert await closing
+    await closing
     assert (supervised.state, supervised.cut_off) == ("stopped", True)
+
+
+async def test_a_restart_that_hangs_is_cut_off_and_the_next_run_begins(directed: Directed) -> None:
+    directed.stops = False
+    supervised = await directed.start()
+    supervised.restart()
+    await directed.step(DRAIN_S)
+    assert (len(directed.runs), supervised.cut_off, supervised.left_behind) == (2, False, True)
+    directed.runs[-1][2].set_result(None)
+    await supervised.close()
+    assert (supervised.state, supervised.cut_off) == ("stopped", False)
 
 
 async def test_a_run_that_ignores_even_that_is_given_up() -> None:
@@ -202,8 +213,8 @@ async def test_a_run_that_ignores_even_that_is_given_up() -> None:
     for _ in range(80):
         await asyncio.sleep(0)
         clock.advance(1_000_000)
-    assert not await closing
-    assert supervised.cut_off
+    await closing
+    assert (supervised.cut_off, supervised.left_behind, supervised.state) == (True, True, "stopping")
     release.set()
 
 
@@ -216,4 +227,4 @@ async def test_a_job_that_hangs_is_unhealthy(directed: Directed) -> None:
     await directed.tell()
     await directed.step(STUCK_AFTER_S + 1)
     assert supervised.health().stuck == ("the worker reported nothing for 301 s",)
-    assert await supervised.close()
+    await supervised.close()
