@@ -111,11 +111,11 @@ def _http_errors(what: str) -> Iterator[None]:
 
 
 def _broken_off(what: str, frame: Any) -> Exception:
-    """An error in the middle of a stream: an exception of the service's model, or one of the protocol."""
+    """An error in the middle of a stream: an exception of the service's model, or one of the protocol. What is not known is an outage."""
     headers = frame.headers
     if headers.get(":message-type") == "error":
         return error_of(what, headers.get(":error-code", ""), headers.get(":error-message", ""), 500)
-    return _refused(what, frame.payload, headers.get(":exception-type", ""), 200)
+    return _refused(what, frame.payload, headers.get(":exception-type", ""), 500)
 
 
 def _refused(what: str, body: bytes, code: str, status: int) -> Exception:

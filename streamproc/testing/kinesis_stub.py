@@ -44,17 +44,20 @@ class StubShard:
 
 class Stub:
     """One stream `clicks` of two shards, from `start` to `stop`. The attributes are knobs: shards a page of ListShards, records
-    an answer, iterators that have expired, answers that are errors (`errors` of GetRecords: code, HTTP status; `refusals` of any
-    operation) or empty; how many consumers there may be, how often they are looked at before they are active. `breaks` are
-    exceptions in the middle of a subscription, "" is a connection that is cut; `exclusive`: a shard has one subscription a consumer.
+    an answer, iterators and access keys that have expired, answers that are empty or errors (`errors` of GetRecords, `refusals` of
+    any operation: code, HTTP status; without a code the connection is cut; `texts` by code). How many consumers there may be, how
+    often one is looked at before it is active; `breaks` are exceptions in the middle of a subscription, likewise; `exclusive`: a
+    shard has one subscription a consumer.
 
-    A subscription lasts `subscription_s` and says something every `beat_s`.
+    A subscription lasts `subscription_s`, says something every `beat_s` and cannot be taken over for `taken_s`.
     """
 
     def __init__(self, clock: Clock, *, subscription_s: float = 300, beat_s: float = 5, taken_s: float = 5) -> None:
         self.clock = clock
         self.subscription_s, self.beat_s, self.taken_s = subscription_s, beat_s, taken_s
         self.refusals: dict[str, list[tuple[str, int]]] = {}
+        self.texts: dict[str, str] = {}
+        self.expired_keys: set[str] = set()
         self.consumers: dict[str, int] = {}
         self.consumers_max = 20
         self.looks_till_active = 0
@@ -122,14 +125,22 @@ class Stub:
         self.calls.append(operation)
         refused = self.errors if operation == "GetRecords" else self.refusals.get(operation)
         if refused:
-            return self.error(*refused.pop(0))
+            return self.refuse(request, *refused.pop(0))
+        if any(f"Credential={key}/" in request.headers["Authorization"] for key in self.expired_keys):
+            return self.error("ExpiredTokenException")
         if operation == "SubscribeToShard":
             return await self.subscribe(request, await request.json())
         answer: web.Response = getattr(self, operation)(await request.json())
         return answer
 
+    def refuse(self, request: web.Request, code: str, status: int) -> web.Response:
+        """An error; without a code the connection is cut."""
+        if not code and request.transport is not None:
+            request.transport.abort()
+        return self.error(code, status)
+
     def error(self, code: str, status: int = 400) -> web.Response:
-        return web.json_response({"__type": code, "message": f"stub says {code}"}, status=status)
+        return web.json_response({"__type": code, "message": self.texts.get(code, f"stub says {code}")}, status=status)
 
     def ListShards(self, asked: dict[str, Any]) -> web.Response:
         if asked.get("StreamName", asked.get("StreamARN", "").partition("/")[2]) != "clicks":
@@ -233,7 +244,7 @@ class Stub:
         key, end_s, spoke_s = (asked["ConsumerARN"], shard.name), loop.time() + self.subscription_s, 0.0
         while loop.time() < end_s:
             taken_over = self.exclusive and self.subscribed[key][0] is not asked
-            if self.breaks or taken_over:
+            if (self.breaks and spoke_s) or taken_over:
                 return await self.break_off(request, answer, "ResourceInUseException" if taken_over else self.breaks.pop(0))
             at = max(at, shard.first)
             records = shard.records[at : at + self.limit]

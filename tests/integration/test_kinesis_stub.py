@@ -427,7 +427,7 @@ async def test_errors_have_the_kind_of_what_helps(stub: Stub, kinesis: Kinesis, 
 async def test_an_answer_that_is_cut_is_an_outage(harness: StubHarness, kinesis: Kinesis) -> None:
     reader = await opened(kinesis)
     harness.stub.error = lambda *_: web.Response(body=b'{"Records": [')  # type: ignore[method-assign]
-    harness.stub.errors = [("", 200)]
+    harness.stub.errors = [("cut", 200)]
     with pytest.raises(Unavailable, match="not what it should be"):
         await reader.read()
     put = await harness.put("shardId-000000000000", 1)
