@@ -18,7 +18,7 @@ from streamproc.operators.difference import difference_sql
 from streamproc.operators.distinct import FILTERS, GROUPS_ONLY, NUMBER, DistinctValues
 from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.keys import hash_of, normalized, order_of
-from streamproc.operators.late import refused, source_rows
+from streamproc.operators.late import Lateness, refused, source_rows
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, pane_sql, panes_sql, partial_sql
@@ -48,6 +48,7 @@ class AggregateOperator(Operator):
         self._schema = unweighted(step.schema)
         self._difference_sql = difference_sql(self._schema)
         self._timed = step.uses_watermark and (step.window is not None or step.time_key is not None)
+        self._lateness = Lateness(step.lag_us, query.partition_keys.get(step.id))
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         self._prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
         distinct = [state for state in step.states if state.distinct]
@@ -109,37 +110,36 @@ class AggregateOperator(Operator):
 
     def _judge(self, epoch: Epoch, fed: Input) -> tuple[list[pa.Table], pa.Table | None, int]:
         """Partial groups that are still open, refused rows, and how many those are."""
-        watermark = self._behind(epoch.time.watermark_start_us)
-        if watermark is None or self._query.mode == "complete":
+        if not self._timed or self._query.mode == "complete" or not self._lateness.possible(epoch.time):
             return [one.part.drop_columns([_COUNT]) for one in fed], None, 0
         kept, gone, count = [], list[pa.Table](), 0
         for one in fed:
             part = one.part
-            final = pc.fill_null(pc.less_equal(part.column("_we"), watermark), False)
+            final = self._lateness.of(epoch, part, "_we")
             late = pc.sum(pc.filter(part.column(_COUNT), final)).as_py() or 0
             count += max(late, 0)
             if late > 0 and self._carries_origin:
-                gone.append(self._late_rows(epoch.duck, one.rows(epoch.duck), watermark))
+                gone.append(self._late_rows(epoch.duck, one.rows(epoch.duck)))
             kept.append(part.filter(pc.invert(final)).drop_columns([_COUNT]))
         if not gone:
             return kept, None, count
         return kept, pa.concat_tables(gone), source_rows(gone)
 
-    def _late_rows(self, duck: Duck, reached: pa.Table, watermark: int) -> pa.Table:
+    def _late_rows(self, duck: Duck, reached: pa.Table) -> pa.Table:
         """The operator's input rows that no open group takes, with the reason."""
-        end = duck.query(f"SELECT {self._last_end()} AS _we FROM ({self._step.prepare})", input=reached).column("_we")
-        if len(end) != reached.num_rows:
+        ended = f"SELECT *, {self._last_end()} AS _we FROM ({self._step.prepare})"
+        shown = f"{self._lateness.is_late('_we')} AS late, {self._lateness.until} AS until, {self._window_text()} AS window"
+        judged = duck.query(nested(ended, f"SELECT {shown} FROM input"), input=reached)
+        if judged.num_rows != reached.num_rows:
             raise Bug(f"sink {self._query.sink}: the aggregate's prepared rows are not its input rows")
-        late = pc.fill_null(pc.less_equal(end, watermark), False)
         reason = "late: every window of the row was final" if self._step.window else "late: event time"
-        return refused(self._query.sink, reached.filter(late), watermark, reason, self._window_text(duck, end.filter(late)))
+        return refused(self._query.sink, reached, judged, reason)
 
-    def _window_text(self, duck: Duck, end: pa.ChunkedArray) -> pa.ChunkedArray:
+    def _window_text(self) -> str:
+        """SQL of the row's last window."""
         if self._step.window is None:
-            return pa.nulls(len(end), pa.string())
-        start = f"make_timestamptz({self._step.window.start('_we')})"
-        sql = f"SELECT concat('[', {start}, ', ', make_timestamptz(_we), ')') AS w FROM input"
-        return duck.query(sql, input=pa.table({"_we": end})).column("w")
+            return "NULL::VARCHAR"
+        return f"concat('[', make_timestamptz({self._step.window.start('_we')}), ', ', make_timestamptz(_we), ')')"
 
     # -- runs and results
 

@@ -18,7 +18,7 @@ from streamproc.batch import TIMESTAMP
 from streamproc.errors import BadRecord, StreamprocError
 from streamproc.operators.duck import Duck
 from streamproc.operators.keys import same_key
-from streamproc.operators.late import LATE, is_late, late_in, refused
+from streamproc.operators.late import LATE, Lateness, late_in, refused
 from streamproc.operators.operator import Epoch, Failure, Fed, Finished, Input, Operator
 from streamproc.operators.python_calls import fitting
 from streamproc.plan.plan import Apply, Query
@@ -49,7 +49,8 @@ class ApplyOperator(Operator):
         fields = [*(step.columns.field(key) for key in step.keys), *self._columns]
         bookkeeping = [("_timers", pa.list_(pa.int64())), ("_expires", pa.int64()), ("_v", pa.int64()), ("_gone", pa.bool_())]
         self.state_schema = pa.schema([("_we", pa.int64()), ("_h", pa.uint64()), *fields, *bookkeeping])
-        late = is_late("_t", step.lag_us) if step.event else "false"
+        self._lateness = Lateness(step.lag_us, query.partition_keys.get(step.id))
+        late = self._lateness.is_late("_t") if step.event else "false"
         self._slice_sql = f"SELECT *, {late} AS {LATE} FROM ({step.prepare})"
         newest = f"_v = max(_v) OVER (PARTITION BY {', '.join(['_h', *self._keys])})"
         self._combine_sql = f"SELECT * FROM input QUALIFY {newest} ORDER BY _we NULLS LAST, _h"
@@ -255,10 +256,8 @@ class ApplyOperator(Operator):
         return late_in(fed, partial(self._late_rows, epoch) if carried else None)
 
     def _late_rows(self, epoch: Epoch, one: Fed) -> pa.Table:
-        watermark_us = lowered(epoch.time.watermark_start_us, self._step.lag_us)
-        assert watermark_us is not None, "rows are late by a watermark"
-        rows = one.part.filter(one.part.column(LATE)).drop_columns([LATE, "_t", "_order"])
-        return refused(self._query.sink, rows, watermark_us, "late: event time")
+        judged = epoch.duck.query(f"SELECT {LATE} AS late, {self._lateness.until} AS until FROM input", input=one.part)
+        return refused(self._query.sink, one.part.drop_columns([LATE, "_t", "_order"]), judged, "late: event time")
 
     def __repr__(self) -> str:
         return f"<ApplyOperator {self.id} {self._step.function}>"

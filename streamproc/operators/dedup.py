@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.keys import hash_of, normalized, same_key
-from streamproc.operators.late import LATE, is_late, judged_again, late_in
+from streamproc.operators.late import LATE, Lateness, judged_again, late_in
 from streamproc.operators.operator import Epoch, Finished, Input, Operator
 from streamproc.plan.plan import Dedup, Query
 from streamproc.state.merge import merge
@@ -32,7 +32,8 @@ class DedupOperator(Operator):
         self._step, self._query = step, query
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
-        late = f"{is_late('_t', step.lag_us)} AS {LATE}"
+        self._lateness = Lateness(step.lag_us, query.partition_keys.get(step.id))
+        late = f"{self._lateness.is_late('_t')} AS {LATE}"
         judged = f"SELECT {normalized(step.keys, prepared)}, {late}, row_number() OVER () AS {_AT} FROM input"
         first = f"row_number() OVER (PARTITION BY {', '.join([LATE, *step.keys])} ORDER BY {_AT}) = 1"
         placed = f"SELECT *, {hash_of(step.keys)} AS _h FROM ({judged}) QUALIFY {LATE} OR {first} ORDER BY {_AT}"
@@ -79,8 +80,7 @@ class DedupOperator(Operator):
         return Run.of(kept.sort_by([("_we", "ascending"), ("_h", "ascending")]), next_chain(state))
 
     def _refused(self, epoch: Epoch, fed: Input) -> tuple[pa.Table | None, int]:
-        watermark_us = lowered(epoch.time.watermark_start_us, self._step.lag_us)
-        shown = judged_again(epoch, self._query.sink, self._step.prepare, "_t", watermark_us, "late: event time")
+        shown = judged_again(epoch, self._query.sink, self._step.prepare, "_t", self._lateness, "late: event time")
         return late_in(fed, shown if self._carries_origin else None)
 
     def __repr__(self) -> str:

@@ -16,6 +16,8 @@ import pyarrow as pa
 from streamproc.errors import BadRecord, Bug
 from streamproc.formats.slot import TableSlot
 from streamproc.operators.python_calls import Functions, Memo, Statement
+from streamproc.state.hash_range import bounds
+from streamproc.state.watermark import Floor
 
 T = TypeVar("T")
 ALL_ROWS = "SELECT * FROM input"
@@ -41,22 +43,26 @@ class Duck:
         self._connection = duckdb.connect(":memory:", config=_CONFIG)
         self._connection.execute(f"SET TimeZone = {quoted(time_zone)}")
         self._connection.execute("SET lock_configuration = true")
-        self._at: tuple[int, int | None] | None = None
+        self._at: tuple[int, int | None, tuple[Floor, ...]] | None = None
         self._slots: dict[str, TableSlot] = {}
         self.at(0)  # so that statements bind with the variable's type
         # a relation is bound and run anew at each call, over what the slots hold then: half the cost of beginning from the text
         self._relations: dict[str, duckdb.DuckDBPyRelation] = {}
 
-    def at(self, now_us: int, tables: Mapping[str, pa.Table] = EMPTY, watermark_us: int | None = None) -> None:
+    def at(
+        self, now_us: int, tables: Mapping[str, pa.Table] = EMPTY, watermark_us: int | None = None, floors: tuple[Floor, ...] = ()
+    ) -> None:  # fmt: skip
         """Set the epoch's time, which SQL reads as `getvariable('epoch_now')`, the watermark at its start (BIGINT µs,
-        `watermark_start`), and the bounded tables, which it reads as `"table:<name>"`.
+        `watermark_start`), its `floors` (a list of `low`, `high` and `us`), and the bounded tables, which it reads as `"table:<name>"`.
         """
         for name, table in tables.items():
             self._slot(f"table:{name}", table.schema).keep(table)
-        if (now_us, watermark_us) != self._at:
+        if (now_us, watermark_us, floors) != self._at:
             self._connection.execute(f"SET VARIABLE epoch_now = make_timestamptz({now_us})")
             self._connection.execute(f"SET VARIABLE watermark_start = {'NULL' if watermark_us is None else watermark_us}::BIGINT")
-            self._at = (now_us, watermark_us)
+            listed = ", ".join("{{'low': '{}', 'high': '{}', 'us': {}}}".format(*bounds(f.hash_range), f.watermark_us) for f in floors)
+            self._connection.execute(f"SET VARIABLE floors = [{listed}]::STRUCT(low VARCHAR, high VARCHAR, us BIGINT)[]")
+            self._at = (now_us, watermark_us, floors)
 
     def query(self, sql: Statement, **tables: pa.Table) -> pa.Table:
         """The statement's rows, in its order; it reads the tables by their keywords.
@@ -118,15 +124,19 @@ class DuckPool:
         self._own = threading.local()
         self._ducks: list[Duck] = []
 
-    async def run(self, work: Callable[[Duck], T], now_us: int, tables: Mapping[str, pa.Table], watermark_us: int | None) -> T:
+    async def run(
+        self, work: Callable[[Duck], T], now_us: int, tables: Mapping[str, pa.Table], watermark_us: int | None, floors: tuple[Floor, ...]
+    ) -> T:  # fmt: skip
         """`work` in a thread of the pool, with that thread's instance set as by `Duck.at`."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, work, now_us, tables, watermark_us)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, work, now_us, tables, watermark_us, floors)
 
-    def _work(self, work: Callable[[Duck], T], now_us: int, tables: Mapping[str, pa.Table], watermark_us: int | None) -> T:
+    def _work(
+        self, work: Callable[[Duck], T], now_us: int, tables: Mapping[str, pa.Table], watermark_us: int | None, floors: tuple[Floor, ...]
+    ) -> T:  # fmt: skip
         if not hasattr(self._own, "duck"):
             self._own.duck = Duck(self._time_zone, self._functions)
             self._ducks.append(self._own.duck)
-        self._own.duck.at(now_us, tables, watermark_us)
+        self._own.duck.at(now_us, tables, watermark_us, floors)
         return work(self._own.duck)
 
     async def close(self) -> None:

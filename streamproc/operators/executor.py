@@ -113,7 +113,7 @@ class Executor:
         parts = slices_of(source, table, self._slice_rows, poison)
         known = [self._known(source, answers, at) for at in range(len(parts))]
         runs = [partial(run_slice, part=part, statements=statements, answers=known[at]) for at, part in enumerate(parts)]
-        return await asyncio.gather(*(self._pool.run(run, time.now_us, tables, time.watermark_start_us) for run in runs))
+        return await asyncio.gather(*(self._pool.run(run, time.now_us, tables, time.watermark_start_us, time.floors) for run in runs))
 
     def _known(self, source: str, answers: Mapping[str, pa.Table], part: int) -> dict[Called, pa.Table]:
         names = {called: _answer(source, at, part) for at, called in enumerate(self._kept[source])}
@@ -140,7 +140,7 @@ class Executor:
             work = Work(duck, time, slices, state, limits, self._slice_rows, self._merge_bytes_max, answers)
             return pipeline.finish(work), work.finished
 
-        return await self._pool.run(finish, time.now_us, tables, time.watermark_start_us)
+        return await self._pool.run(finish, time.now_us, tables, time.watermark_start_us, time.floors)
 
     def _output(self, outputs: Iterable[Output], finished: Mapping[str, Finished], poison: Sequence[Poison]) -> EpochOutput:
         sinks = dict(zip((pipeline.query.sink for pipeline in self._pipelines), outputs, strict=True))

@@ -129,8 +129,8 @@ class JoinOperator(Operator):
             found = pc.sum(is_late).as_py() or 0
             count += found
             if found and self._carries_origin[port]:
-                reached = one.rows(epoch.duck).filter(is_late)
-                late.append(refused(self._query.sink, reached, watermark, "late: event time"))
+                judged = pa.table({"late": is_late, "until": pa.repeat(pa.scalar(watermark, pa.int64()), len(is_late))})
+                late.append(refused(self._query.sink, one.rows(epoch.duck), judged, "late: event time"))
             kept.append(one.part.filter(pc.invert(is_late)) if found else one.part)
         return _Judged(pa.concat_tables(kept), late, count)
 

@@ -20,7 +20,7 @@ from streamproc.operators.candidates import Candidates
 from streamproc.operators.difference import difference_sql
 from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.keys import hash_of
-from streamproc.operators.late import refused, source_rows
+from streamproc.operators.late import Lateness, refused, source_rows
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.plan.plan import WEIGHT, Maintain, Query, unweighted, weighted
@@ -43,6 +43,7 @@ class MaintainOperator(Operator):
         self.id = f"{query.sink}/{step.id}"
         self._step, self._query = step, query
         self._schema = unweighted(step.schema)
+        self._lateness = Lateness(step.lag_us, query.partition_keys.get(step.id))
         self._carries_origin = query.carries_origin and all("_offset" in below.schema.names for below in step.inputs)
         kept = [duck.query(keep, input=empty_input(below.schema)).schema for keep, below in zip(step.keep, step.inputs, strict=True)]
         self._rows = [unweighted(schema) for schema in kept]
@@ -99,24 +100,23 @@ class MaintainOperator(Operator):
 
     def _judge(self, epoch: Epoch, inputs: Sequence[Input]) -> tuple[pa.Table, pa.Table | None, int]:
         """Rows of keys that are not final, refused rows, and how many those are."""
-        watermark = self._behind(epoch.time.watermark_start_us)
-        parts = [one.part for port in inputs for one in port]
-        if watermark is None:
-            return self._together(parts), None, 0
+        fed = [one for port in inputs for one in port]
+        if not self._step.final or not self._lateness.possible(epoch.time):
+            return self._together([one.part for one in fed]), None, 0
         kept, gone, count = [], [], 0
-        for one in (one for port in inputs for one in port):
-            final = pc.fill_null(pc.less_equal(one.part.column("_we"), watermark), False)
+        for one in fed:
+            final = self._lateness.of(epoch, one.part, "_we")
             kept.append(one.part.filter(pc.invert(final)))
             late = pc.sum(pc.filter(one.part.column(WEIGHT), final)).as_py() or 0
             count += max(late, 0)
             if late > 0 and self._carries_origin:
-                gone.append(self._late_rows(epoch.duck, one.rows(epoch.duck), watermark))
+                gone.append(self._late_rows(epoch.duck, one.rows(epoch.duck)))
         return self._together(kept), pa.concat_tables(gone) if gone else None, source_rows(gone) if gone else count
 
-    def _late_rows(self, duck: Duck, reached: pa.Table, watermark: int) -> pa.Table:
-        sql = f"SELECT {self._step.final[0]} <= {watermark} AS late FROM input"
-        late = pc.fill_null(duck.query(nested(self._step.keep[0], sql), input=reached).column("late"), False)
-        return refused(self._query.sink, reached.filter(late), watermark, "late: the row's key was final")
+    def _late_rows(self, duck: Duck, reached: pa.Table) -> pa.Table:
+        sql = f"SELECT {self._lateness.is_late(self._step.final[0])} AS late, {self._lateness.until} AS until FROM input"
+        judged = duck.query(nested(self._step.keep[0], sql), input=reached)
+        return refused(self._query.sink, reached, judged, "late: the row's key was final")
 
     def _together(self, parts: Sequence[pa.Table]) -> pa.Table:
         if len(self._rows) > 1:

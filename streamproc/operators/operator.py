@@ -11,17 +11,20 @@ import pyarrow as pa
 from streamproc.operators.duck import ALL_ROWS, Duck
 from streamproc.sink import Change
 from streamproc.state.runs import Run
+from streamproc.state.watermark import Floor
 
 
 @dataclass(frozen=True, slots=True)
 class EpochTime:
     """Everything about time that an epoch may depend on, all of it logged. µs since 1970 UTC; a watermark is None
-    before any data. Rows are judged late by `watermark_start_us`, windows close by `watermark_end_us`.
+    before any data. Rows are judged late by `watermark_start_us` and, where they have a partition key, by the `floors` of its
+    hash; windows close by `watermark_end_us`.
     """
 
     now_us: int
     watermark_start_us: int | None
     watermark_end_us: int | None
+    floors: tuple[Floor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

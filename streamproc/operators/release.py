@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.keys import hash_of, normalized, same_key
-from streamproc.operators.late import LATE, is_late, judged_again, late_in
+from streamproc.operators.late import LATE, Lateness, judged_again, late_in
 from streamproc.operators.operator import Epoch, Failure, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.plan.plan import Query, Release
@@ -34,7 +34,8 @@ class ReleaseOperator(Operator):
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         kept = duck.query(step.keep, input=empty_input(step.input.schema)).schema
         rows = f"SELECT {normalized(step.keys, kept)} FROM input WHERE _we IS NOT NULL"
-        placed = f"{hash_of(step.keys)} AS _h, {is_late('_we', step.lag_us)} AS {LATE}"
+        self._lateness = Lateness(step.lag_us, query.partition_keys.get(step.id))
+        placed = f"{hash_of(step.keys)} AS _h, {self._lateness.is_late('_we')} AS {LATE}"
         self._slice_sql = nested(step.keep, f"SELECT *, {placed} FROM ({rows})")
         self.state_schema = self._schema(duck, kept)
         whose = ", ".join(["_h", *step.keys])
@@ -142,8 +143,7 @@ class ReleaseOperator(Operator):
         return f"SELECT * EXCLUDE (_new) FROM input QUALIFY {count} - {place} < {self._step.back}"
 
     def _refused(self, epoch: Epoch, fed: Input) -> tuple[pa.Table | None, int]:
-        watermark_us = self._behind(epoch.time.watermark_start_us)
-        shown = judged_again(epoch, self._query.sink, self._step.keep, "_we", watermark_us, "late: rows of its time were written")
+        shown = judged_again(epoch, self._query.sink, self._step.keep, "_we", self._lateness, "late: rows of its time were written")
         return late_in(fed, shown if self._carries_origin else None)
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from streamproc.operators.duck import Duck, empty_input, nested
 from streamproc.operators.keys import hash_of, normalized, order_of, same_key
-from streamproc.operators.late import LATE, is_late, late_in, refused
+from streamproc.operators.late import LATE, Lateness, late_in, refused
 from streamproc.operators.operator import Epoch, Failure, Fed, Finished, Input, Operator
 from streamproc.operators.results import surviving
 from streamproc.operators.states import check_state, combine_sql, finalize_sql, partial_sql
@@ -40,6 +40,7 @@ class SessionOperator(Operator):
         self._step, self._query = step, query
         self._schema = unweighted(step.schema)
         self._timed = step.uses_watermark and query.mode != "complete"
+        self._lateness = Lateness(step.lag_us, query.partition_keys.get(step.id))
         self._carries_origin = query.carries_origin and "_offset" in step.input.schema.names
         self._prepared = duck.query(step.prepare, input=empty_input(step.input.schema)).schema
         self._slice_sql = nested(step.prepare, self._partial())
@@ -93,16 +94,13 @@ class SessionOperator(Operator):
         return late_in(fed, partial(self._late_rows, epoch) if self._carries_origin else None, _COUNT)
 
     def _late_rows(self, epoch: Epoch, one: Fed) -> pa.Table:
-        reached, watermark_us = one.rows(epoch.duck), self._behind(epoch.time.watermark_start_us)
-        assert watermark_us is not None, "rows are late by a watermark"
-        sql = f"SELECT {self._is_late()} AS late, concat('[', make_timestamptz(_ws), ', ', make_timestamptz(_we), ')') AS w FROM input"
+        reached, window = one.rows(epoch.duck), "concat('[', make_timestamptz(_ws), ', ', make_timestamptz(_we), ')')"
+        sql = f"SELECT {self._is_late()} AS late, {self._lateness.until} AS until, {window} AS window FROM input"
         judged = epoch.duck.query(nested(self._step.prepare, sql), input=reached)
-        late = judged.column("late")
-        window = judged.column("w").filter(late)
-        return refused(self._query.sink, reached.filter(late), watermark_us, "late: the row's own session was final", window)
+        return refused(self._query.sink, reached, judged, "late: the row's own session was final")
 
     def _is_late(self) -> str:
-        return f"(_we > _ws AND {is_late('_we', self._step.lag_us)})" if self._timed else "false"
+        return f"(_we > _ws AND {self._lateness.is_late('_we')})" if self._timed else "false"
 
     # -- runs and results
 

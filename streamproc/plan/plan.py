@@ -425,13 +425,13 @@ class Query:
     key: tuple[str, ...] | None = None
     """Columns by which the rows of a result that changes are told apart; None: by all of them."""
     partition_keys: Mapping[str, str] = field(default_factory=dict)
-    """By operator, the column of its state that is the source's partition key. Empty where a task has all shards."""
+    """By operator that is keyed by its source's partition key, the column of its state that holds it."""
 
 
 @dataclass(frozen=True)
 class TaskSplit:
-    """Whether a plan runs as one task over all shards, for the `reasons`, or as one a shard. `key`: by operator (`<sink>/<id>`), the
-    column of its state that holds the partition key (text or a whole number), by which state is divided.
+    """Whether a plan runs as one task over all shards, for the `reasons`, or as one a shard. `key`: by operator (`<sink>/<id>`) that is
+    keyed by the source's partition key (text or a whole number), the column of its state that holds it, by which state is divided.
     """
 
     kind: Literal["all", "shards"] = "all"

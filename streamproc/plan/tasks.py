@@ -20,7 +20,7 @@ def task_split(plan: Plan, partitioned_by: Mapping[str, str]) -> TaskSplit:
     """How the plan's tasks may be cut. `partitioned_by`: by source, the column that its producer's partition key is."""
     splitter = _Splitter(plan, {(source, column) for source, column in partitioned_by.items()})
     reasons = tuple(dict.fromkeys(reason for query in plan.queries.values() for reason in splitter.obstacles(query)))
-    return TaskSplit("all", reasons) if reasons else TaskSplit("shards", key=splitter.key)
+    return TaskSplit("all" if reasons else "shards", reasons, splitter.key)
 
 
 def with_tasks(plan: Plan, partitioned_by: Mapping[str, str]) -> Plan:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from streamproc.state.hash_range import HashRange
+
 
 @dataclass(frozen=True, slots=True)
 class ShardTime:
@@ -26,6 +28,16 @@ class ShardTime:
     def surplus_us(self) -> int:
         """How long ago the shard left the minimum; negative while it is in it."""
         return -1 if self.idle_limit_us is None else self.idle_us - self.idle_limit_us
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A watermark above the task's own, of the keys whose hash lies in the range: the task before it has written so far, so their
+    rows are late up to it.
+    """
+
+    hash_range: HashRange
+    watermark_us: int
 
 
 def shard_watermark(previous_us: int | None, event_us: int | None, delay_us: int) -> int | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 from hashlib import md5
+from itertools import pairwise
 from random import Random
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ from streamproc.state.hash_range import WHOLE, inside
 from streamproc.state.merge import chains, merge
 from streamproc.state.runs import Run, next_chain
 from streamproc.state.split import joined, split
+from streamproc.state.watermark import Floor
 from streamproc.stateful import Call, Result, StatefulFunction
 
 MIDDLE = 2**127 - 1
@@ -157,6 +160,7 @@ QUERIES = {
     "sums_of_changes": ("SELECT user, sum(c) AS s FROM counts GROUP BY user", "update"),
     "most_of_changes": ("SELECT user, max(c) AS s FROM counts GROUP BY user", "update"),
     "apply": ("SELECT * FROM totals", "append"),
+    "finals": ("SELECT user, ts, n, rank() OVER (PARTITION BY user, ts ORDER BY n) AS r FROM t", "update"),
     "numbers": ("SELECT user, count(*) AS c FROM i GROUP BY user", "update"),
 }  # fmt: skip
 VIEWS = {"counts": "SELECT user, page, count(*) AS c FROM t GROUP BY user, page"}
@@ -199,28 +203,37 @@ class Task:
         self.late += Counter((time.now_us, *map(str, row.values())) for row in shown)
 
 
-@pytest.fixture(params=QUERIES)
-async def job(request):
-    made = Job(request.param)
+@pytest.fixture(scope="module")
+def jobs():
+    """Made once: most of the time goes into statements that are run for the first time."""
+    made: dict[str, Job] = {}
     yield made
-    await made.executor.close()
+    for job in made.values():
+        asyncio.run(job.executor.close())
 
 
-def epochs(source: str, count: int = 8, seed: int = 3):
+@pytest.fixture(params=QUERIES)
+def job(request, jobs):
+    name = request.param
+    return jobs[name] if name in jobs else jobs.setdefault(name, Job(name))
+
+
+def epochs(source: str, count: int = 6):
     """Rows of each epoch, and its time: some rows are late."""
-    random = Random(seed)
-    time_us, offset = 0, 0
+    random, watermark_us = Random(3), None
     for epoch in range(count):
-        rows = []
-        for _ in range(60):
-            user = random.randrange(20)
-            at = max(0, time_us + random.randrange(-4, 8) * SECOND_US)
-            offset += 1
-            page, number = random.choice("abcd"), random.randrange(100)
-            rows.append({"user": user if source == "i" else f"u{user}", "page": page, "n": number, "ts": at,
-                         "_offset": f"{offset:09}", "_shard": "s"})  # fmt: skip
-        yield rows, EpochTime(epoch, time_us if epoch else None, time_us + 3 * SECOND_US)
-        time_us += 3 * SECOND_US
+        end_us = (epoch + 1) * 3 * SECOND_US
+        yield rows_between(source, random, epoch * 3 - 4, epoch * 3 + 8), EpochTime(epoch, watermark_us, end_us)
+        watermark_us = end_us
+
+
+def rows_between(source: str, random: Random, first_s: int, last_s: int, count: int = 60):
+    users = [random.randrange(20) for _ in range(count)]
+    return [
+        {"user": user if source == "i" else f"u{user}", "page": random.choice("abcd"), "n": random.randrange(100),
+         "ts": max(0, random.randrange(first_s, last_s)) * SECOND_US, "_offset": f"{random.randrange(10**9):09}", "_shard": "s"}
+        for user in users
+    ]  # fmt: skip
 
 
 def of_range(rows, hash_range):
@@ -232,17 +245,59 @@ async def test_a_task_divided_in_two_and_joined_again_writes_what_one_would(job)
     steps = list(epochs(job.source))
     for rows, time in steps:
         await whole.epoch(rows, time)
-    for rows, time in steps[:3]:
+    for rows, time in steps[:2]:
         await parent.epoch(rows, time)
     children = [Task(job, split(parent.state, job.plan.tasks.key, half)) for half in HALVES]
-    for rows, time in steps[3:6]:
+    for rows, time in steps[2:4]:
         for child, half in zip(children, HALVES, strict=True):
             await child.epoch(of_range(rows, half), time)
     last = Task(job, joined([child.state for child in children]))
-    for rows, time in steps[6:]:
+    for rows, time in steps[4:]:
         await last.epoch(rows, time)
     tasks = [parent, *children, last]
     assert sum((task.written for task in tasks), Counter()) == whole.written
     assert sum((task.late for task in tasks), Counter()) == whole.late
     assert any(len(task.written) for task in children)
     assert any(parent.state.values())
+
+
+AHEAD_S, BEHIND_S = 20, 8
+WATERMARKS_S = (BEHIND_S, 16, 22, 27)
+
+
+async def test_tasks_at_different_watermarks_merged_write_what_they_would_apart(job):
+    """What the one ahead has written is not written again: its rows stay late up to its own watermark."""
+    random = Random(5)
+    apart = [Task(job), Task(job)]
+    for task, half, end_s in zip(apart, HALVES, (AHEAD_S, BEHIND_S), strict=True):
+        await task.epoch(of_range(rows_between(job.source, random, 0, 25), half), EpochTime(0, None, end_s * SECOND_US))
+        await task.epoch([], EpochTime(1, end_s * SECOND_US, end_s * SECOND_US))  # timers that are due by now
+    merged = Task(job, joined([task.state for task in apart]))
+    merged.written, merged.late = sum((task.written for task in apart), Counter()), sum((task.late for task in apart), Counter())
+    floors = (Floor(HALVES[0], AHEAD_S * SECOND_US),)
+    for epoch, (start_s, end_s) in enumerate(pairwise(WATERMARKS_S), 2):
+        rows = rows_between(job.source, random, start_s - 4, end_s + 14)
+        for task, half, own_s in zip(apart, HALVES, (AHEAD_S, 0), strict=True):
+            time = EpochTime(epoch, max(own_s, start_s) * SECOND_US, max(own_s, end_s) * SECOND_US)
+            await task.epoch(of_range(rows, half), time)
+        await merged.epoch(rows, EpochTime(epoch, start_s * SECOND_US, end_s * SECOND_US, floors if start_s < AHEAD_S else ()))
+    assert merged.written == sum((task.written for task in apart), Counter())
+    assert merged.late == sum((task.late for task in apart), Counter())
+
+
+LATE_QUERIES = ["windows", "sessions", "dedup", "running", "apply", "finals"]
+
+
+@pytest.mark.parametrize("job", LATE_QUERIES, indirect=True)
+@pytest.mark.parametrize("watermark_us", [None, BEHIND_S * SECOND_US])
+async def test_a_floor_makes_rows_of_its_keys_late_and_says_its_watermark(job, watermark_us):
+    low, high = (next(f"u{i}" for i in range(20) if of_range([{"user": f"u{i}"}], half)) for half in HALVES)
+    rows = [{"user": user, "page": "a", "n": 1, "ts": 9 * SECOND_US, "_offset": user, "_shard": "s"} for user in (low, high)]
+    floors = (Floor(HALVES[0], AHEAD_S * SECOND_US), Floor((0, 1), 10**15))
+    output = await job.executor.run(job.inputs(rows), EpochTime(1, watermark_us, watermark_us, floors), {}, limits={})
+    out = output.sinks["out"]
+    assert out.late_rows == 1
+    assert out.late.column("user").to_pylist() == [low]
+    assert out.late.column("_watermark").cast(pa.int64()).to_pylist() == [AHEAD_S * SECOND_US]
+    without = await job.executor.run(job.inputs(rows), EpochTime(2, watermark_us, watermark_us), {}, limits={})
+    assert without.sinks["out"].late_rows == 0
