@@ -97,7 +97,8 @@ class Progress:
         self._measure_lag(feed, table.source.lag_unit)
         end = task.standing.commit.shards.get(feed.source_name, {}).get(feed.shard.id)
         idle = bool(table.watermark and table.watermark.idle_us is not None and feed.idle_us >= table.watermark.idle_us)
-        return ShardStatus(feed.source_name, feed.shard.id, feed.lag, table.source.lag_unit, end.watermark_us if end else None, idle)
+        position, watermark_us = (end.end, end.watermark_us) if end else (None, None)
+        return ShardStatus(feed.source_name, feed.shard.id, feed.lag, table.source.lag_unit, watermark_us, idle, position)
 
     def _measure_lag(self, feed: Feed, lag_unit: str) -> None:
         metrics, labels = self._metrics, {"source": feed.source_name, "shard": feed.shard.id}

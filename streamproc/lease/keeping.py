@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from streamproc.lease.keeper import LeaseKeeper
@@ -77,7 +78,8 @@ class InThread(Keeping):
         self._tell = tell
         self._made = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(make,), name="leases", daemon=True)
+        logged_as = copy_context()  # the job's name, in every line of the log
+        self._thread = threading.Thread(target=logged_as.run, args=(self._run, make), name="leases", daemon=True)
         self._thread.start()
         self._made.wait()
         if self._failure is not None:

@@ -151,6 +151,9 @@ def test_jobs_come_change_and_go_and_sigterm_drains(service: Service) -> None:
     assert "sinks.out.query" in service.shown()["b"]["refused_edit"][0]
     assert [service.events(name).count("the log was read") for name in "abc"] == [2, 1, 1]
     until(lambda: min(service.shown()[name]["rows_out"] for name in "abc") > 0)
+    shown = service.shown()["a"]
+    assert [(task["task"], task["lease_held"], task["owner"]) for task in shown["tasks"]] == [("all", True, shown["worker"])]
+    assert [int(shard["position"]) > 0 for shard in shown["shards"]] == [True]
 
     service.send(signal.SIGTERM)
     assert service.ended() == 0
