@@ -12,7 +12,7 @@ import structlog
 from streamproc.clients.aws import AwsClient, InUse, NotFound, Throttled
 from streamproc.errors import Bug, LeaseLost
 from streamproc.lease.kcl_rows import INDEX, KEY, READ, WORKER, Change, Item, beat, beat_of, is_task_row, lease_of, new_row, text
-from streamproc.lease.lease import Lease, LeaseTable, Listing, Mark
+from streamproc.lease.lease import OUR_WORKERS, Lease, LeaseTable, Listing, Mark
 from streamproc.lease.steps import changed_elsewhere, requested
 from streamproc.world import World
 
@@ -29,6 +29,9 @@ class DynamoLeases(LeaseTable):
 
     `shards` and `tasks` say which of the two the job needs; a table that is not there is made by the first `list` or `beat`, or
     by the first row that belongs in it. The client belongs to the loop of the first call.
+
+    A hand-over by another program is as in KCL 3 (DynamoDBLeaseRefresher): a request leaves the counter alone, and `renew` only reads
+    the row until the old owner, who renews it, has let go.
     """
 
     def __init__(
@@ -60,9 +63,11 @@ class DynamoLeases(LeaseTable):
         return await self._change(_switched(change, lease, owner))
 
     async def request(self, lease: Lease, owner: str) -> Lease:
-        before = requested(lease, owner).checkpoint_owner
-        change = Change(lease.key).as_seen(lease).raise_counter(lease, None).set("leaseOwner", text(owner))
-        return await self._change(_switched(change, lease, owner).set("checkpointOwner", text(str(before))))
+        before = str(requested(lease, owner).checkpoint_owner)
+        change = Change(lease.key).as_seen(lease).set("leaseOwner", text(owner)).set("checkpointOwner", text(before))
+        if not _is_ours(before):  # KCL goes on renewing by the counter alone until it lets go, and would take another one for a loss
+            return await self._change(change)
+        return await self._change(_switched(change.raise_counter(lease, None), lease, owner))
 
     async def release(self, lease: Lease, mark: Mark | None = None) -> None:
         if lease.checkpoint_owner is None:
@@ -71,6 +76,8 @@ class DynamoLeases(LeaseTable):
         await self._change(change.remove("checkpointOwner"))
 
     async def renew(self, lease: Lease, mark: Mark | None = None, throughput_kbps: float | None = None) -> Lease:
+        if lease.checkpoint_owner is not None and not _is_ours(lease.checkpoint_owner):
+            return await self._wait(lease)
         change = Change(lease.key).as_seen(lease).raise_counter(lease, mark)
         if throughput_kbps is not None:
             change.set("throughputKBps", {"N": f"{throughput_kbps:.6g}"})
@@ -100,6 +107,13 @@ class DynamoLeases(LeaseTable):
     def __repr__(self) -> str:
         return f"<DynamoLeases {', '.join(table.name for table in self._needed)}>"
 
+    async def _wait(self, lease: Lease) -> Lease:
+        """The row, unchanged, while another program that hands it over to us still renews it."""
+        for row in await self.get([lease.key]):
+            if row.owner == lease.owner:
+                return row
+        raise changed_elsewhere(lease.key)
+
     async def _change(self, change: Change) -> Lease:
         return _known(await self._of(change.key).write(change))
 
@@ -112,6 +126,10 @@ class DynamoLeases(LeaseTable):
     def _by_table(self, keys: Sequence[str]) -> Sequence[tuple[_Table, Sequence[str]]]:
         split = ((table, [key for key in keys if is_task_row(key) == (table is self._tasks)]) for table in (self._shards, self._tasks))
         return [(table, own) for table, own in split if own]
+
+
+def _is_ours(worker: str) -> bool:
+    return worker.startswith(OUR_WORKERS)
 
 
 def _switched(change: Change, lease: Lease, owner: str) -> Change:

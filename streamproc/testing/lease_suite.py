@@ -11,7 +11,7 @@ from streamproc.errors import LeaseLost
 from streamproc.lease.lease import OUR_WORKERS, SHARD_END, Lease, LeaseTable, Listing, Mark
 
 NEW = Lease("job", None, 0)
-A, B = f"{OUR_WORKERS}a", f"{OUR_WORKERS}b"
+A, B, C = f"{OUR_WORKERS}a", f"{OUR_WORKERS}b", f"{OUR_WORKERS}c"
 
 
 def rows(listing: Listing) -> list[Lease]:
@@ -96,42 +96,42 @@ class LeaseTableConformance:
         await table.close()
 
     async def test_request_succeeds_for_exactly_one_of_many(self, table: LeaseTable) -> None:
-        first = await table.take(NEW, "a")
-        answers = await asyncio.gather(*(table.request(first, f"w{i}") for i in range(8)), return_exceptions=True)
+        first = await table.take(NEW, A)
+        answers = await asyncio.gather(*(table.request(first, f"{OUR_WORKERS}{i}") for i in range(8)), return_exceptions=True)
         won = [answer for answer in answers if isinstance(answer, Lease)]
         assert len(won) == 1
         assert all(isinstance(answer, LeaseLost) for answer in answers if answer not in won)
-        assert (won[0].checkpoint_owner, won[0].counter > first.counter) == ("a", True)
+        assert (won[0].checkpoint_owner, won[0].counter > first.counter) == (A, True)
         assert rows(await table.list()) == won
         with pytest.raises(LeaseLost):
             await table.renew(first)
 
     async def test_request_needs_an_owner_and_no_hand_over(self, table: LeaseTable) -> None:
         with pytest.raises(LeaseLost):
-            await table.request(NEW, "b")
-        asked = await table.request(await table.take(NEW, "a"), "b")
+            await table.request(NEW, B)
+        asked = await table.request(await table.take(NEW, A), B)
         with pytest.raises(LeaseLost):
-            await table.request(asked, "c")
-        free = await table.give(await table.take(Lease("free", None, 0), "a"))
+            await table.request(asked, C)
+        free = await table.give(await table.take(Lease("free", None, 0), A))
         with pytest.raises(LeaseLost):
-            await table.request(free, "b")
+            await table.request(free, B)
         assert rows(await table.list()) == [free, asked]
 
     async def test_release_while_the_new_owner_renews(self, table: LeaseTable) -> None:
-        asked = await table.request(await table.take(NEW, "a"), "b")
+        asked = await table.request(await table.take(NEW, A), B)
         renewed = await table.renew(await table.renew(asked))
-        assert (renewed.owner, renewed.checkpoint_owner) == ("b", "a")
+        assert (renewed.owner, renewed.checkpoint_owner) == (B, A)
         await table.release(asked)
         [row] = await table.get(["job"])
-        assert (row.owner, row.checkpoint_owner, row.counter > renewed.counter) == ("b", None, True)
+        assert (row.owner, row.checkpoint_owner, row.counter > renewed.counter) == (B, None, True)
         with pytest.raises(LeaseLost):
             await table.renew(renewed)
-        assert (await table.renew(row)).owner == "b"
+        assert (await table.renew(row)).owner == B
 
     async def test_release_is_refused_of_any_but_the_checkpoint_owner(self, table: LeaseTable) -> None:
-        first = await table.take(NEW, "a")
-        asked = await table.request(first, "b")
-        for other in (first, Lease("job", "b", asked.counter, "c"), Lease("none", "b", 1, "a")):
+        first = await table.take(NEW, A)
+        asked = await table.request(first, B)
+        for other in (first, Lease("job", B, asked.counter, C), Lease("none", B, 1, A)):
             with pytest.raises(LeaseLost):
                 await table.release(other)
         assert rows(await table.list()) == [asked]
@@ -140,21 +140,21 @@ class LeaseTableConformance:
             await table.release(asked)
 
     async def test_take_ends_a_hand_over(self, table: LeaseTable) -> None:
-        asked = await table.request(await table.take(NEW, "a"), "b")
-        forced = await table.take(asked, "b")
-        assert (forced.owner, forced.checkpoint_owner) == ("b", None)
+        asked = await table.request(await table.take(NEW, A), B)
+        forced = await table.take(asked, B)
+        assert (forced.owner, forced.checkpoint_owner) == (B, None)
         with pytest.raises(LeaseLost):
             await table.release(asked)
         assert rows(await table.list()) == [forced]
 
     async def test_a_new_owner_that_stops_leaves_the_hand_over(self, table: LeaseTable) -> None:
-        asked = await table.request(await table.take(NEW, "a"), "b")
+        asked = await table.request(await table.take(NEW, A), B)
         free = await table.give(asked)
-        assert (free.owner, free.checkpoint_owner) == (None, "a")
+        assert (free.owner, free.checkpoint_owner) == (None, A)
         await table.release(asked)
         [row] = await table.get(["job"])
         assert (row.owner, row.checkpoint_owner) == (None, None)
-        assert (await table.take(row, "c")).owner == "c"
+        assert (await table.take(row, C)).owner == C
 
     async def test_get_gives_the_rows_that_are_there(self, table: LeaseTable) -> None:
         one = await table.renew(await table.take(Lease("job/source.shard-1", None, 0), "a"))
@@ -193,9 +193,9 @@ class LeaseTableConformance:
         assert (await table.list()).workers.keys() == {A, B}
 
     async def test_throughput_stays_until_it_is_written_again(self, table: LeaseTable) -> None:
-        row = await table.renew(await table.take(NEW, "a"), throughput_kbps=12.5)
+        row = await table.renew(await table.take(NEW, A), throughput_kbps=12.5)
         row = await table.renew(row)
-        asked = await table.request(row, "b")
+        asked = await table.request(row, B)
         assert [lease.throughput_kbps for lease in (await table.list()).leases] == [12.5]
         await table.renew(asked, throughput_kbps=0.25)
         assert [lease.throughput_kbps for lease in await table.get(["job"])] == [0.25]

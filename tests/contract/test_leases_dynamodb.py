@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from streamproc.lease.lease import SHARD_END, Lease, LeaseTable, Mark
 from streamproc.testing.lease_suite import A, B, LeaseTableConformance
 from streamproc.testing.manual_clock import ManualClock
 from streamproc.world import World
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "servers" / "kcl"))
+from kcl import DynamoDBLocal, Unobtainable
 
 ROWS = json.loads((Path(__file__).parent / "kcl_rows.json").read_text())
 """What KCL applications of three versions wrote."""
@@ -58,6 +62,18 @@ async def opened(name: str = "", **keys: Any) -> AsyncIterator[DynamoLeases]:
 
 class TestDynamoLeases(LeaseTableConformance):
     """Rows of shards and of tasks in two tables."""
+
+
+@pytest.fixture(scope="module")
+def dynamodb_local() -> Iterator[str]:
+    try:
+        server = DynamoDBLocal().start()
+    except Unobtainable as error:
+        pytest.skip(str(error))
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 @pytest.mark.kcl
@@ -262,6 +278,22 @@ async def test_the_old_owner_releases_to_another_program(aws: Any, put: Put, dyn
         "kcl-w1", "6", "1", "0",
     ]  # fmt: skip
     assert int(left["leaseCounter"]) == asked.counter + 1
+
+
+async def test_a_request_to_another_program_leaves_it_the_counter(aws: Any, put: Put, row: Row) -> None:
+    """KCL renews, checkpoints and lets go by conditions on the counter and the checkpoint owner (DynamoDBLeaseRefresher)."""
+    name = put("3.5.1", [])
+    async with opened(name) as table:
+        [lease] = await table.get([SHARD])
+        before = row(name)
+        asked = await table.request(lease, A)
+        assert row(name) == before | {"leaseOwner": A, "checkpointOwner": "kcl-w1"}
+        assert await table.renew(asked) == asked
+        assert row(name) == before | {"leaseOwner": A, "checkpointOwner": "kcl-w1"}
+        with pytest.raises(LeaseLost):
+            await table.renew(Lease(SHARD, B, asked.counter, "kcl-w1"))
+        forced = await table.take(asked, A)
+        assert (forced.counter, forced.checkpoint_owner) == (lease.counter + 1, None)
 
 
 async def test_a_beat_is_a_row_of_worker_metrics(aws: Any, row: Row) -> None:
