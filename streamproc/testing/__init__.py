@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from streamproc.testing.memory_sink import MemorySink
     from streamproc.testing.memory_source import MemorySource
     from streamproc.testing.memory_store import MemoryStore
+    from streamproc.testing.simulation import simulate
     from streamproc.testing.sink_suite import SinkConformance
     from streamproc.testing.source_suite import SourceConformance
     from streamproc.testing.store_suite import StoreConformance
@@ -30,6 +31,7 @@ _MODULES = {
     "memory_sink": ("MemorySink",),
     "memory_source": ("MemorySource",),
     "memory_store": ("MemoryStore",),
+    "simulation": ("simulate",),
     "sink_suite": ("SinkConformance",),
     "source_suite": ("SourceConformance",),
     "store_suite": ("StoreConformance",),
@@ -40,7 +42,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "BOUNDARIES", "Crash", "Died", "JobRun", "LeaseTableConformance", "ManualClock", "MemoryLeases", "MemorySink", "MemorySource",
     "MemoryStore", "SinkConformance", "SourceConformance", "StoreConformance", "TestResult", "WindowConformance",
-    "run_job_tests", "run_test",
+    "run_job_tests", "run_test", "simulate",
 ]  # fmt: skip
 
 

@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, TypeVarTuple
 
 from streamproc.clock import Clock, SystemClock
 
+Ts = TypeVarTuple("Ts")
 START_US = 1_767_225_600_000_000
 """2026-01-01T00:00:00Z, when virtual time begins."""
 CALLBACK_S = 2e-6
@@ -86,7 +87,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.thread_s = thread_s
         self._chance = chance
         self._now_s = 0.0
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, _Timer]] = []
         self._order = count()
         self._runnable: list[VirtualProcess] = []
 
@@ -98,7 +99,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if process.ready and process.state == "runs" and process not in self._runnable:
             self._runnable.append(process)
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.Handle:
         context = context or copy_context()
         handle = asyncio.Handle(callback, args, self, context)
         self._enqueue(context.get(HERE, self.server), handle)
@@ -106,10 +107,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     call_soon_threadsafe = call_soon
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         return self.call_at(self._now_s + max(delay, 0.0), callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.TimerHandle:
         context = context or copy_context()
         handle = _Timer(when, callback, args, self, context)
         handle.process = context.get(HERE, self.server)

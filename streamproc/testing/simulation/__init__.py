@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import structlog
 
 from streamproc.engine import runtime
 from streamproc.operators.executor import Executor
-from streamproc.testing.simulation.faults import Plan
+from streamproc.plan.plan import Plan
+from streamproc.testing.simulation.faults import Circumstances
 from streamproc.testing.simulation.history import Event, History, Violation
 from streamproc.testing.simulation.run import Simulation
 from streamproc.testing.virtual_loop import HERE
@@ -27,7 +29,7 @@ class Outcome:
     """How the run of a seed went. `violation` is None if every promise was kept; `seconds` by what was waited for in the calm."""
 
     seed: int
-    plan: Plan
+    circumstances: str
     violation: Violation | None
     events: list[Event] = field(repr=False)
     rows: int
@@ -44,9 +46,9 @@ class Outcome:
 
 def simulate(seed: int, *, workloads: Iterable[str] = ()) -> Outcome:
     """Run a seed: the same seed gives the same events. `workloads`: names of those to draw from (all)."""
-    plan = Plan.draw(random.Random(f"{seed} plan"), tuple(workloads))
-    with _undisturbed(), _shared_executors():
-        simulation = Simulation(seed, plan)
+    circumstances = Circumstances.draw(random.Random(f"{seed} plan"), tuple(workloads))
+    with _undisturbed(), patch.object(runtime, "Executor", _shared):
+        simulation = Simulation(seed, circumstances)
         with _logs_into(simulation.history):
             try:
                 simulation.loop.run_until_complete(simulation.play())
@@ -56,8 +58,15 @@ def simulate(seed: int, *, workloads: Iterable[str] = ()) -> Outcome:
         invariants = simulation.invariants
         epochs = sum(len(line.commits) for line in invariants.lines.values())
         return Outcome(
-            seed, plan, simulation.history.violation, events, len(simulation.stream.rows), epochs, virtual_s, simulation.measured,
-        )  # fmt: skip
+            seed,
+            str(circumstances),
+            simulation.history.violation,
+            events,
+            len(simulation.stream.rows),
+            epochs,
+            virtual_s,
+            simulation.measured,
+        )
 
 
 def _bury(simulation: Simulation) -> None:
@@ -94,21 +103,11 @@ class _Shared(Executor):
         """Others use it too."""
 
 
-@contextmanager
-def _shared_executors() -> Iterator[None]:
-    """Making an executor takes longer than most runs' epochs; it keeps nothing between epochs."""
-    made = runtime.Executor
-    runtime.Executor = _shared  # type: ignore[assignment,misc]
-    try:
-        yield
-    finally:
-        runtime.Executor = made  # type: ignore[misc]
+_executors: dict[int, tuple[Plan, Executor]] = {}
 
 
-_executors: dict[int, tuple[Any, Executor]] = {}
-
-
-def _shared(plan: Any, *rest: Any) -> Executor:
+def _shared(plan: Plan, *rest: Any) -> Executor:
+    """One for all workers and runs: making it takes longer than most runs' epochs, and it keeps nothing between epochs."""
     if id(plan) not in _executors:
         _executors[id(plan)] = plan, _Shared(plan, *rest)
     return _executors[id(plan)][1]
@@ -118,7 +117,7 @@ def _shared(plan: Any, *rest: Any) -> Executor:
 def _logs_into(history: History) -> Iterator[None]:
     """What the engine logs is part of the history."""
 
-    def note(_logger: object, method: str, event: dict[str, Any]) -> str:
+    def note(_logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         text = event.pop("event")
         rest = " ".join(f"{key}={value}" for key, value in event.items() if key != "job")
         process = HERE.get(history.loop.server)

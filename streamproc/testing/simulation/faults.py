@@ -18,7 +18,7 @@ SERVERS = ("store", "leases", "source", "sink")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Circumstances:
     """Drawn once from a seed. `weather` is what each server does all the time until the storm ends; `long_thread_s` is how long
     a query takes at most when it takes long, which happens with chance `long_threads`.
     """
@@ -36,7 +36,7 @@ class Plan:
     long_thread_s: float = 0.0
 
     @classmethod
-    def draw(cls, chance: random.Random, workloads: Iterable[str] = ()) -> Plan:
+    def draw(cls, chance: random.Random, workloads: Iterable[str] = ()) -> Circumstances:
         return cls(
             workload=draw(chance, workloads),
             kind=chance.choice(("kinesis", "kinesis", "kafka")),

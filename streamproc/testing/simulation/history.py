@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from streamproc.testing.virtual_loop import VirtualLoop
 
 
-class Violation(Exception):
-    """A promise is broken. `invariant` names it, the text says how."""
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that is broken, and how."""
 
-    def __init__(self, invariant: str, text: str) -> None:
-        super().__init__(f"{invariant}: {text}")
-        self.invariant = invariant
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from streamproc.checkpoint.records import Begin, Commit, Floor, decode
+from streamproc.checkpoint.tasks import ALL
 from streamproc.sink import EpochId
+from streamproc.state.watermark import inherited
 from streamproc.testing.simulation.history import History
 from streamproc.testing.simulation.stream import Stream
 from streamproc.testing.simulation.workload import SOURCE
@@ -71,6 +73,13 @@ class Invariants:
         if early := [parent for parent in self._stream.parents[shard] if parent not in self.over]:
             self._history.broken("parents are read to their end first", f"{shard} was opened, but the end of {early} is not committed")
 
+    def is_over(self, task: str) -> bool:
+        """Whether the task's log has ended: its shard has, or it went on as part of another."""
+        line = self.lines.get(task)
+        if task != ALL and self.lines[ALL].newest > 0:
+            return True
+        return task.rpartition(".")[2] in self.over or (line is not None and bool(line.commits) and line.commits[line.newest].closed)
+
     def unread(self, ends: dict[str, int]) -> dict[str, int]:
         """Rows of each shard up to `ends` that no commit covers."""
         left = {shard: end - 1 - self.positions.get(shard, -1) for shard, end in ends.items()}
@@ -106,8 +115,10 @@ class Invariants:
 
     def _check_time(self, task: str, epoch: int, before: Commit | None, commit: Commit) -> None:
         if before is None:
-            parents = [line.commits[line.newest] for shard in self._stream.parents.get(task.rpartition(".")[2], ()) for line in self._of(shard)]
-            least_us = min((p.watermark_us for p in parents if p.watermark_us is not None), default=None)
+            parents = [
+                line.commits[line.newest] for shard in self._stream.parents.get(task.rpartition(".")[2], ()) for line in self._of(shard)
+            ]
+            least_us = inherited([parent.watermark_us for parent in parents])
             if least_us is not None and (commit.watermark_us is None or commit.watermark_us < least_us):
                 self._back(task, epoch, least_us, commit.watermark_us)
             return

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -14,6 +14,8 @@ from streamproc.testing.memory_leases import MemoryLeases
 from streamproc.testing.memory_sink import MemorySink
 from streamproc.testing.memory_store import MemoryStore
 from streamproc.testing.simulation.servers import Server, at_once
+
+T = TypeVar("T")
 
 
 class SimStore(Store):
@@ -35,11 +37,14 @@ class SimStore(Store):
         return await self._server.ask(f"put {name}", effect)
 
     async def list(self, prefix: str = "") -> AsyncIterator[Listed]:
-        for entry in await self._server.ask(f"list {prefix}", lambda: at_once(self._listed(prefix))):
+        for entry in await self._server.ask(f"list {prefix}", lambda: self._listed(prefix)):
             yield entry
 
-    async def _listed(self, prefix: str) -> list[Listed]:
-        return [entry async for entry in self._memory.list(prefix)]
+    def _listed(self, prefix: str) -> Sequence[Listed]:
+        async def collect() -> Sequence[Listed]:
+            return [entry async for entry in self._memory.list(prefix)]
+
+        return at_once(collect())
 
     async def delete(self, name: str) -> None:
         await self._server.ask(f"delete {name}", lambda: at_once(self._memory.delete(name)))
@@ -72,9 +77,9 @@ class SimSink(Sink):
 
 
 class SimLeases(LeaseTable):
-    """`changed` is told of every change: what was done, the row before (as its caller saw it) and after."""
+    """`changed` is called after every change."""
 
-    def __init__(self, memory: MemoryLeases, server: Server, changed: Callable[[str, Lease, Lease | None], None]) -> None:
+    def __init__(self, memory: MemoryLeases, server: Server, changed: Callable[[], None]) -> None:
         self._memory, self._server, self._changed = memory, server, changed
 
     async def list(self) -> Listing:
@@ -107,10 +112,10 @@ class SimLeases(LeaseTable):
     async def leave(self, worker: str) -> None:
         await self._server.ask("leave", lambda: at_once(self._memory.leave(worker)))
 
-    async def _change(self, what: str, lease: Lease, change: Callable[[], Any]) -> Any:
-        def effect() -> Any:
+    async def _change(self, what: str, lease: Lease, change: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        def effect() -> T:
             after = at_once(change())
-            self._changed(what, lease, after)
+            self._changed()
             return after
 
         return await self._server.ask(f"{what} {lease.key}", effect)

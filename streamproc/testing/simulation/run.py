@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
 from streamproc.testing.memory_leases import MemoryLeases
 from streamproc.testing.memory_sink import MemorySink
 from streamproc.testing.memory_store import MemoryStore
-from streamproc.testing.simulation.faults import SERVERS, STORM_S, Fault, Plan, outage
+from streamproc.testing.simulation.faults import SERVERS, STORM_S, Circumstances, Fault, outage
 from streamproc.testing.simulation.history import History
 from streamproc.testing.simulation.invariants import Invariants
 from streamproc.testing.simulation.places import SimLeases, SimSink, SimStore
@@ -22,6 +23,8 @@ from streamproc.testing.virtual_loop import VirtualClock, VirtualLoop
 from streamproc.world import World
 
 WORKERS_MAX = 4
+EDITS_MAX = 3
+SHARDS_MAX = 6
 IDLE_S = 5
 PROGRESS_S = 40.0
 """Once faults have stopped, the rows that were there are committed in this time."""
@@ -36,16 +39,16 @@ class Over(Exception):
 
 
 class Simulation:
-    """The run of one plan. `play` is its course; `history` says how it went."""
+    """The run of one seed. `play` is its course; `history` says how it went."""
 
-    def __init__(self, seed: int, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, seed: int, around: Circumstances) -> None:
+        self.around = around
         self._chance = random.Random(f"{seed} faults")
         self._threads = random.Random(f"{seed} threads")
         self.loop = VirtualLoop(random.Random(f"{seed} order"), self._thread_s)
         self.history = History(self.loop)
-        clock = VirtualClock(self.loop, self.loop.server)
-        self.stream = Stream(plan.kind, plan.shards, clock, random.Random(f"{seed} rows"))
+        self._clock = clock = VirtualClock(self.loop, self.loop.server)
+        self.stream = Stream(around.kind, around.shards, clock, random.Random(f"{seed} rows"))
         self.invariants = Invariants(self.history, self.stream)
         self.servers = {name: Server(name, self.loop, random.Random(f"{seed} {name}"), self.history) for name in SERVERS}
         self.sink = MemorySink()
@@ -53,6 +56,7 @@ class Simulation:
         self.workers: list[Worker] = []
         self.measured: dict[str, float] = {}
         self._edit = 0
+        self._ending = False
         self._places = Places(
             store=SimStore(MemoryStore(World(clock=clock)), self.servers["store"], self.invariants.created),
             leases=SimLeases(self.leases, self.servers["leases"], self._lease_changed),
@@ -62,7 +66,7 @@ class Simulation:
 
     async def play(self) -> None:
         """Storm, calm, and the end. A broken promise is in the history."""
-        self.history.note("", str(self.plan))
+        self.history.note("", str(self.around))
         producing = asyncio.ensure_future(self._produce())
         try:
             await self._storm()
@@ -77,19 +81,19 @@ class Simulation:
 
     async def _produce(self) -> None:
         while True:
-            await asyncio.sleep(self._chance.expovariate(1 / self.plan.rows_every_s))
+            await self._clock.sleep(self._chance.expovariate(1 / self.around.rows_every_s))
             self.stream.put(self._chance.randint(1, 5))
 
     async def _storm(self) -> None:
-        for name, weather in self.plan.weather.items():
+        for name, weather in self.around.weather.items():
             self.servers[name].weather = weather
-        for _ in range(self.plan.workers):
+        for _ in range(self.around.workers):
             self.join()
-            await asyncio.sleep(self._chance.uniform(0, 1))
+            await self._clock.sleep(self._chance.uniform(0, 1))
         while self.loop.time() < STORM_S:
-            await self._sleep(min(self._chance.expovariate(1 / self.plan.every_s), STORM_S - self.loop.time()))
+            await self._sleep(min(self._chance.expovariate(1 / self.around.every_s), STORM_S - self.loop.time()))
             if self.loop.time() < STORM_S:
-                self._do(self._chance.choice(self.plan.faults))
+                self._do(self._chance.choice(self.around.faults))
 
     def _calm(self) -> None:
         self.history.note("", "the storm is over")
@@ -99,18 +103,20 @@ class Simulation:
 
     async def _settle(self, producing: asyncio.Future[None]) -> None:
         ends = dict(self.stream.ends)
-        await self._until(lambda: not self.invariants.unread(ends), PROGRESS_S, "progress resumes", lambda: f"unread: {self.invariants.unread(ends)}")
-        await self._until(self._balanced, BALANCE_S, "balance is reached", lambda: f"leases: {self._shares()}")
+        await self._until(
+            lambda: not self.invariants.unread(ends), PROGRESS_S, "progress resumes", lambda: f"unread: {self.invariants.unread(ends)}"
+        )
+        await self._until(self._balanced, BALANCE_S, "balance is reached", lambda: f"leases: {dict(self._shares())}")
         producing.cancel()
         await self._until(lambda: not self._wrong(), DRAINED_S, "each row is counted once", lambda: "; ".join(self._wrong()[:5]))
-        self._join_if_alone()
+        self._ending = True
         for worker in self._alive():
             worker.leave()
         await self._until(lambda: not self._alive(), LEFT_S, "a stop ends in time", lambda: f"still there: {self._alive()}")
         if wrong := self._wrong():
             self.history.broken("each row is counted once", "; ".join(wrong[:5]))
-        if held := self._shares():
-            self.history.broken("a clean stop gives its leases back", str(held))
+        if held := [owner for owner in self._shares() if owner != "nobody"]:
+            self.history.broken("a clean stop gives its leases back", f"still the owners of leases: {held}")
 
     async def _until(self, reached: Callable[[], bool], bound_s: float, invariant: str, now: Callable[[], str]) -> None:
         began_s = self.loop.time()
@@ -123,7 +129,7 @@ class Simulation:
         self.history.note("", f"{invariant}: after {self.measured[invariant]:.1f} s")
 
     async def _sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self._clock.sleep(seconds)
         if self.history.violation is not None:
             raise Over
 
@@ -133,23 +139,19 @@ class Simulation:
         return [worker for worker in self.workers if worker.alive]
 
     def _wrong(self) -> list[str]:
-        return self.plan.workload.compare(self.stream.rows, self.sink.rows(), self.plan.kind == "kinesis")
+        return self.around.workload.compare(self.stream.rows, self.sink.rows(), self.around.kind == "kinesis")
 
-    def _shares(self) -> dict[str, int]:
-        """Rows of the lease table by owner."""
-        shares: dict[str, int] = {}
-        for row in at_once(self.leases.list()).leases:
-            if row.owner is not None:
-                shares[self.history.name(row.owner)] = shares.get(self.history.name(row.owner), 0) + 1
-        return shares
+    def _shares(self) -> Counter[str]:
+        """Leases of tasks that are not over, by owner."""
+        rows = at_once(self.leases.list()).leases
+        return Counter(self.history.name(row.owner) for row in rows if not self.invariants.is_over(row.key.partition("/")[2]))
 
     def _balanced(self) -> bool:
         shares = self._shares()
-        counts = [shares.get(worker.name, 0) for worker in self._alive() if not worker.leaving]
-        dead = set(shares) - {worker.name for worker in self._alive()}
-        return not dead and sum(counts) > 0 and max(counts) - min(counts) <= 1
+        counts = [shares.pop(worker.name, 0) for worker in self._alive()]
+        return not shares and sum(counts) > 0 and max(counts) - min(counts) <= 1
 
-    def _lease_changed(self, what: str, seen: object, after: object) -> None:
+    def _lease_changed(self) -> None:
         believers: dict[str, list[str]] = {}
         for worker in self._alive():
             for task in worker.believes():
@@ -169,10 +171,10 @@ class Simulation:
 
     def join(self) -> None:
         """A worker starts."""
-        if len(self._alive()) >= WORKERS_MAX:
+        if self._ending or len(self._alive()) >= WORKERS_MAX:
             return
         name = f"w{len(self.workers)}"
-        job = self.plan.workload.job(IDLE_S, self._edit, self.plan.trigger)
+        job = self.around.workload.job(IDLE_S, self._edit, self.around.trigger)
         self.history.note(name, f"starts with edit {self._edit}")
         self.workers.append(Worker(name, job, self._edit, self._places, self.loop, self._chance, self.history))
 
@@ -193,11 +195,13 @@ class Simulation:
 
     def reshard(self) -> None:
         for _ in range(self._chance.choice((1, 1, 2, 3))):
-            if len(self.stream.open_shards) < 6:
+            if len(self.stream.open_shards) < SHARDS_MAX:
                 self.history.note("", self.stream.reshard())
 
     def edit(self) -> None:
         """The job's text changes; workers are replaced one by one."""
+        if self._edit == EDITS_MAX:
+            return
         self._edit += 1
         self.history.note("", f"the job is edited ({self._edit})")
         for worker in self._alive():
@@ -205,7 +209,7 @@ class Simulation:
 
     def outage(self) -> None:
         name = self._chance.choice(SERVERS)
-        server, before = self.servers[name], self.plan.weather[name]
+        server, before = self.servers[name], self.around.weather[name]
         server.weather = outage(self._chance)
         seconds = self._chance.uniform(0.1, 2.0) * LEASE_TTL_S
         self.history.note("", f"{name}: {server.weather} for {seconds:.2f} s")
@@ -234,9 +238,9 @@ class Simulation:
 
     def _thread_s(self) -> float:
         """How long work in a thread takes."""
-        if self.loop.time() < STORM_S and self._threads.random() < self.plan.long_threads:
-            return self._threads.uniform(0, self.plan.long_thread_s)
+        if self.loop.time() < STORM_S and self._threads.random() < self.around.long_threads:
+            return self._threads.uniform(0, self.around.long_thread_s)
         return self._threads.uniform(0.0005, 0.01)
 
     def __repr__(self) -> str:
-        return f"<Simulation {self.plan} at {self.loop.time():.1f} s>"
+        return f"<Simulation {self.around} at {self.loop.time():.1f} s>"

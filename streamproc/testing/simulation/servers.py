@@ -14,6 +14,7 @@ from streamproc.testing.simulation.history import History
 from streamproc.testing.virtual_loop import HERE, VirtualLoop
 
 T = TypeVar("T")
+DOWN, UNSENT, LOST = "is down", "never arrived", "its answer was lost"
 FASTEST_S, SLOWEST_S = 0.001, 0.030
 """How long a message takes while nothing is wrong, each way."""
 
@@ -64,22 +65,19 @@ class Server:
 
     def _arrive(self, answer: asyncio.Future[T], who: str, what: str, effect: Callable[[], T]) -> None:
         fate = self._fate()
-        minor = not fate
-        self._history.note(who, f"{self.name} {what}{f' ({fate})' if fate else ''}", minor=minor)
+        reply = (_give, None) if fate in (DOWN, UNSENT) else self._done(effect)
+        refused = type(reply[1]).__name__ if reply[0] is _raise and not fate else ""
+        self._history.note(who, f"{self.name} {what}{f' ({fate or refused})' if fate or refused else ''}", minor=not fate)
         if fate:
             self.stormy_at_s = self._loop.time()
-        if fate in ("is down", "never arrived"):
-            self._loop.call_later(self._way_s(), _raise, answer, Unavailable(f"{self.name}: {what}: it {fate}"), context=Context())
-            return
-        try:
-            result = effect()
-        except Exception as error:
-            reply: tuple[Callable[..., None], object] = (_raise, error)
-        else:
-            reply = (_give, result)
-        if fate:
-            reply = (_raise, Unavailable(f"{self.name}: {what}: {fate}"))
+            reply = _raise, Unavailable(f"{self.name}: {what}: {fate}")
         self._loop.call_later(self._way_s(), reply[0], answer, reply[1], context=Context())
+
+    def _done(self, effect: Callable[[], T]) -> tuple[Callable[..., None], object]:
+        try:
+            return _give, effect()
+        except Exception as error:
+            return _raise, error
 
     def _way_s(self) -> float:
         slow = self._chance.random() < self.weather.slow
@@ -90,11 +88,11 @@ class Server:
     def _fate(self) -> str:
         weather = self.weather
         if weather.down:
-            return "is down"
+            return DOWN
         drawn = self._chance.random()
         if drawn < weather.unsent:
-            return "never arrived"
-        return "its answer was lost" if drawn < weather.unsent + weather.lost else ""
+            return UNSENT
+        return LOST if drawn < weather.unsent + weather.lost else ""
 
     def __repr__(self) -> str:
         return f"<Server {self.name} {self.weather}>"

@@ -6,6 +6,8 @@ import asyncio
 import random
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from streamproc.bounded import BoundedTable
 from streamproc.engine.job_worker import JobWorker
 from streamproc.engine.worker import keeping_of, trigger_of
@@ -20,8 +22,6 @@ from streamproc.testing.simulation.places import SimLeases, SimSink, SimStore
 from streamproc.testing.simulation.stream import SimSource
 from streamproc.testing.virtual_loop import VirtualClock, VirtualLoop, VirtualProcess
 from streamproc.world import World
-
-import pyarrow as pa
 
 
 @dataclass

@@ -98,11 +98,13 @@ def _newest(rows: Sequence[InputRow], written: Sequence[Row], ordered: bool) -> 
         totals[row.key] += row.amount
     newest: dict[str, Row] = {}
     wrong = []
-    for row in written:
-        if row["n"] <= newest.get(row["key"], {"n": 0})["n"]:
-            wrong.append(f"key {row['key']}: its count went from {newest[row['key']]['n']} to {row['n']}")
-        newest[row["key"]] = row
-    return wrong + _differences({(k, n, totals[k]): 1 for k, n in counts.items()}, Counter((r["key"], r["n"], r["total"]) for r in newest.values()))
+    for now in written:
+        if now["n"] <= newest.get(now["key"], {"n": 0})["n"]:
+            wrong.append(f"key {now['key']}: its count went from {newest[now['key']]['n']} to {now['n']}")
+        newest[now["key"]] = now
+    return wrong + _differences(
+        {(k, n, totals[k]): 1 for k, n in counts.items()}, Counter((r["key"], r["n"], r["total"]) for r in newest.values())
+    )
 
 
 def _differences(want: Mapping[Any, int], got: Mapping[Any, int]) -> list[str]:
@@ -110,7 +112,10 @@ def _differences(want: Mapping[Any, int], got: Mapping[Any, int]) -> list[str]:
     return missing + [f"too many ({n - want.get(item, 0)}) {item}" for item, n in got.items() if n > want.get(item, 0)]
 
 
-_GROUPED = "SELECT window.start AS w, {by} AS g, count(*) AS n, sum(amount) AS total FROM events WHERE {{filter}} GROUP BY window(ts, '5 seconds'), {by}"
+_GROUPED = (
+    "SELECT window.start AS w, {by} AS g, count(*) AS n, sum(amount) AS total "
+    "FROM events WHERE {{filter}} GROUP BY window(ts, '5 seconds'), {by}"
+)
 
 WORKLOADS = (
     Workload("rows", "SELECT id, key, amount FROM events WHERE {filter}", _rows_once, keyed=True, tasks="shards"),
