@@ -118,11 +118,10 @@ def moves(view: View) -> list[Move]:
     """
     fleet = _Fleet(view)
     completed = [move for holding in fleet.holdings if (move := fleet.completion(holding))]
-    room = math.inf if view.max_leases is None else view.max_leases - len(fleet.loads[view.me])
-    dealt = [Move("take", holding.unit, holding.free) for holding, worker in fleet.deal() if worker == view.me]
-    taken = [move for place, move in enumerate(dealt) if place < room]
+    taken = [Move("take", holding.unit, holding.free) for holding, worker in fleet.deal() if worker == view.me]
     asked = [Move("request", holding.unit, holding.held) for holding in fleet.asked()]
-    return completed + taken + [move for place, move in enumerate(asked) if place < room - len(taken)]
+    room = len(asked) if view.max_leases is None else max(0, view.max_leases - len(fleet.loads[view.me]))
+    return completed + taken + asked[:room]
 
 
 def look_every_s(workers: int, rows: int, ttl_s: float) -> float:

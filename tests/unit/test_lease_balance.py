@@ -137,6 +137,10 @@ def test_units_being_handed_over_count_for_the_new_owner_and_are_not_asked_for()
     assert told(moves(view([*rows, *(row(key, ALICE) for key in "vw")], [ALICE, BOB, ME]))) == [("request", "u000"), ("request", "u001")]
 
 
+def test_a_unit_that_is_just_being_handed_over_is_not_asked_for() -> None:
+    assert moves(view([row("a", ALICE), *(row(f"m{place}", BOB, checkpoint_owner=ALICE) for place in range(5))], [ALICE, BOB, ME])) == []
+
+
 def test_moves_under_way_are_not_begun_twice_and_fill_max_leases() -> None:
     free = dataclasses.replace(view([row(f"u{place}", None) for place in range(4)]), max_leases=2)
     assert told(moves(free)) == [("take", "u0"), ("take", "u1")]
@@ -154,6 +158,10 @@ def test_other_programs_are_asked_for_one_unit_at_a_time_and_only_for_two_more_t
     assert len(moves(view(owned({KCL: 4, ME: 2})))) == 1
     assert len(moves(view(owned({KCL: 9}), [ME]))) == 1
     assert len(moves(view(owned({KCL: 9, "kcl-2": 9}), [ME]))) == 1
+
+
+def test_free_units_are_not_left_to_other_programs() -> None:
+    assert told(moves(view([*owned({KCL: 1, ME: 2}), row("a", None), row("b", None)]))) == [("take", "a"), ("take", "b")]
 
 
 def test_finished_rows_of_other_programs_say_nothing_about_their_owner() -> None:
@@ -174,12 +182,16 @@ def test_by_throughput_the_hottest_gives_what_narrows_the_gap() -> None:
 def test_by_throughput_trifles_and_single_hot_units_do_not_move() -> None:
     even = [row("a", ALICE, kbps=100.0), row("b", ALICE, kbps=104.0), row("c", ME, kbps=100.0), row("d", ME, kbps=98.0)]
     assert by_throughput(even, [ALICE, ME]) == []
+    small = [row("e", ALICE, kbps=2.0), row("f", ALICE, kbps=2.0), row("g", ALICE, kbps=100.0), row("h", ME, kbps=100.0)]
+    assert by_throughput(small, [ALICE, ME]) == []
     assert by_throughput([row("a", ALICE, kbps=900.0), row("b", ME, kbps=1.0)], [ALICE, ME]) == []
 
 
 def test_by_throughput_counts_stay_within_half_of_the_mean() -> None:
     rows = [*(row(f"a{place}", ALICE, kbps=10.0) for place in range(8)), *(row(f"b{place}", ME, kbps=1.0) for place in range(8))]
     assert len(by_throughput(rows, [ALICE, ME])) == 4
+    hot = [row(f"{owner}{place}", owner, kbps=100.0) for owner in (ALICE, BOB) for place in range(6)]
+    assert len(by_throughput([*hot, *(row(f"m{place}", ME, kbps=1.0) for place in range(9))], [ALICE, BOB, ME])) == 2
 
 
 def test_by_throughput_without_any_flow_counts_decide() -> None:
