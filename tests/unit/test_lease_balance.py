@@ -146,6 +146,7 @@ def test_moves_under_way_are_not_begun_twice_and_fill_max_leases() -> None:
     assert told(moves(free)) == [("take", "u0"), ("take", "u1")]
     assert told(moves(dataclasses.replace(free, acquiring={"u0"}))) == [("take", "u1")]
     assert moves(dataclasses.replace(free, acquiring={"u0", "u1"})) == []
+    assert len(moves(dataclasses.replace(view(owned({ALICE: 9, ME: 1}), [ALICE, ME]), max_leases=2))) == 1
 
 
 def test_a_unit_that_its_taker_leaves_lying_goes_to_the_next() -> None:
