@@ -14,6 +14,7 @@ from streamproc.clock import Clock
 from streamproc.errors import BadRecord, Unavailable
 from streamproc.offset import Position, Start
 from streamproc.source import Reader, Shard, Source
+from streamproc.state.hash_range import WHOLE
 from streamproc.testing.manual_clock import ManualClock
 
 Headers = Sequence[tuple[str, bytes]]
@@ -94,14 +95,11 @@ class MemorySource(Source):
         return rows
 
     def split(self, shard: str, into: Sequence[str]) -> None:
-        """Close a shard; its hash range, if it has one, is halved between two children."""
+        """Close a shard; its hash range (all hashes, where it has none) is halved between two children."""
         self.end(shard)
-        whole = self._shards[shard].shard.hash_range
-        ranges: tuple[tuple[int, int] | None, ...] = (None, None)
-        if whole is not None:
-            middle = (whole[0] + whole[1]) // 2
-            ranges = (whole[0], middle), (middle + 1, whole[1])
-        for child, hash_range in zip(into, ranges, strict=True):
+        first, last = self._shards[shard].shard.hash_range or WHOLE
+        middle = (first + last) // 2
+        for child, hash_range in zip(into, ((first, middle), (middle + 1, last)), strict=True):
             self.add_shard(child, [shard], hash_range)
 
     def merge(self, shards: Sequence[str], into: str) -> None:
