@@ -83,6 +83,9 @@ class Kinesis(Source):
         await self._fan_out.look()
         return FanOutReader(reading, after, self._fan_out)
 
+    async def shared_name(self) -> str | None:
+        return await self._stream.identifier()
+
     async def close(self) -> None:
         if self._fan_out is not None:
             await self._fan_out.close()

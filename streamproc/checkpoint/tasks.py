@@ -51,13 +51,13 @@ class TaskRegister:
 
     def __init__(self, store: Store, generation: int) -> None:
         self._store = store
-        self._generation = generation
+        self.generation = generation
         self._known: dict[str, TaskScope] = {}
 
     async def read(self) -> KnownTasks:
         """Everything that is noted now; records are read once, they never change."""
-        names = [entry.name.rpartition("/")[2] async for entry in self._store.list(f"tasks/{self._generation}/")]
-        over = frozenset([entry.name.rpartition("/")[2] async for entry in self._store.list(f"over/{self._generation}/")])
+        names = [entry.name.rpartition("/")[2] async for entry in self._store.list(f"tasks/{self.generation}/")]
+        over = frozenset([entry.name.rpartition("/")[2] async for entry in self._store.list(f"over/{self.generation}/")])
         found = await asyncio.gather(*(self._read(name) for name in names if name not in self._known))
         self._known.update({scope.name: scope for scope in found if scope is not None})
         return KnownTasks({name: self._known[name] for name in names if name in self._known}, over)
@@ -70,21 +70,21 @@ class TaskRegister:
         texts = (str(hashes[0]), str(hashes[1])) if hashes else None
         record = TaskRecord(source=scope.source, shard=scope.shard.id, parents=scope.shard.parents, hash_range=texts)
         with suppress(Exists):
-            await self._store.put(f"tasks/{self._generation}/{scope.name}", encode(record))
+            await self._store.put(f"tasks/{self.generation}/{scope.name}", encode(record))
 
     async def end(self, name: str) -> None:
         """Note that a task is over."""
         with suppress(Exists):
-            await self._store.put(f"over/{self._generation}/{name}", b"{}")
+            await self._store.put(f"over/{self.generation}/{name}", b"{}")
 
     async def forget(self, name: str) -> None:
         """Remove what is noted of a task whose log is removed too."""
-        await self._store.delete(f"tasks/{self._generation}/{name}")
-        await self._store.delete(f"over/{self._generation}/{name}")
+        await self._store.delete(f"tasks/{self.generation}/{name}")
+        await self._store.delete(f"over/{self.generation}/{name}")
         self._known.pop(name, None)
 
     async def _read(self, name: str) -> TaskScope | None:
-        path = f"tasks/{self._generation}/{name}"
+        path = f"tasks/{self.generation}/{name}"
         try:
             record = decode((await self._store.get(path)).data, TaskRecord, path)
         except Missing:
@@ -92,5 +92,18 @@ class TaskRegister:
         hashes = (int(record.hash_range[0]), int(record.hash_range[1])) if record.hash_range else None
         return TaskScope(name, record.source, Shard(record.shard, record.parents, hashes))
 
+    def __contains__(self, name: str) -> bool:
+        """Whether the task was noted when `read` was called last."""
+        return name in self._known
+
     def __repr__(self) -> str:
-        return f"<TaskRegister generation {self._generation}, {len(self._known)} tasks read>"
+        return f"<TaskRegister generation {self.generation}, {len(self._known)} tasks read>"
+
+
+async def remove_task(store: Store, register: TaskRegister, name: str) -> None:
+    """A task that is over and that nothing begins from any more: its objects, then what is noted of it."""
+    for generation in range(1, register.generation + 1):
+        for prefix in (f"g{generation}/{name}/", f"state/{name}/", f"tables/{name}/"):
+            async for entry in store.list(prefix):
+                await store.delete(entry.name)
+    await register.forget(name)

@@ -120,6 +120,7 @@ class KinesisStream:
         self._aws = AwsClient("kinesis", region=region or _arn_region(arn), endpoint_url=endpoint_url, handlers=handlers)
         self._events = EventStreams(self._aws, self.what, "Kinesis_20131202")
         self._first: dict[str, int] = {}
+        self._closed: set[str] = set()
 
     async def list_shards(self) -> list[Shard]:
         """Every shard that still holds records or may get some, closed ones included. Parents that are gone are left out."""
@@ -133,7 +134,9 @@ class KinesisStream:
                 break
             # by shard id instead of by token: emulators answer tokens wrongly, AWS answers both
             after = {"ExclusiveStartShardId": page["Shards"][-1]["ShardId"]}
-        self._first = {entry["ShardId"]: int(entry["SequenceNumberRange"]["StartingSequenceNumber"]) for entry in listed}
+        numbers = {entry["ShardId"]: entry["SequenceNumberRange"] for entry in listed}
+        self._first = {shard: int(of["StartingSequenceNumber"]) for shard, of in numbers.items()}
+        self._closed = {shard for shard, of in numbers.items() if of.get("EndingSequenceNumber") is not None}
         return _shards(listed)
 
     async def first_sequence(self, shard: str) -> int:
@@ -141,6 +144,10 @@ class KinesisStream:
         if shard not in self._first:
             await self.list_shards()
         return self._first.get(shard, -1)
+
+    def closed(self, shard: str) -> bool:
+        """Whether no record comes to it any more, as of the newest listing."""
+        return shard in self._closed
 
     async def iterator(self, shard: str, kind: IteratorType, sequence: str | None = None, at_ms: int | None = None) -> str:
         """A shard iterator; NotFound if the shard is gone, Refused if the sequence number or time is not accepted."""
@@ -156,6 +163,12 @@ class KinesisStream:
         async with self._aws.calls(self.what) as client:
             answer = await client.get_records(ShardIterator=iterator, Limit=MAX_RECORDS)
         return self._decoded(answer["Body"], bare)
+
+    async def identifier(self) -> str:
+        """What KCL calls the stream in a table of several: `account:stream:creation epoch in seconds`."""
+        summary = await self._summary()
+        account = str(summary["StreamARN"]).split(":")[4]
+        return f"{account}:{summary['StreamName']}:{int(summary['StreamCreationTimestamp'].timestamp())}"
 
     async def retention_ms(self) -> int:
         return int((await self._summary())["RetentionPeriodHours"]) * 3_600_000

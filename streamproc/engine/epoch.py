@@ -37,7 +37,7 @@ from streamproc.errors import BadRecord, LeaseLost
 from streamproc.operators.operator import EpochOutput, EpochTime, Output, Poison
 from streamproc.sink import EpochId
 from streamproc.state.runs import Run, RunRef
-from streamproc.state.watermark import ShardTime, inherited, raised, shard_watermark, task_watermark
+from streamproc.state.watermark import Floor, ShardTime, inherited, raised, shard_watermark, task_watermark
 
 log = structlog.get_logger()
 END_OF_TIME_US = 2**62
@@ -161,7 +161,11 @@ def advance_time(
     sources = {n: task_watermark(task_watermark(before.source_watermarks.get(n), first[n]), last[n]) for n in first}
     start_us = task_watermark(before.watermark_us, _all(first))
     end_us = END_OF_TIME_US if begin.drain else task_watermark(start_us, _all(last))
-    return EpochTime(begin.now_us, start_us, end_us), ends, sources
+    return EpochTime(begin.now_us, start_us, end_us, _floors(before)), ends, sources
+
+
+def _floors(before: Commit) -> tuple[Floor, ...]:
+    return tuple(Floor((int(floor.first), int(floor.last)), floor.watermark_us) for floor in before.floors)
 
 
 def _all(times: Mapping[str, Sequence[ShardTime]]) -> list[ShardTime]:

@@ -136,7 +136,7 @@ class Feed:
     """One shard being read. `queue` holds decoded pieces after `end`; `news` is called after every answer.
 
     `exhausted`: nothing more is read (the shard ended, or `once` and its end was reached).
-    `answers` counts reads that the source answered, `read_nbytes` their bytes; `failure` is
+    `answers` counts reads that the source answered, `read_nbytes` their bytes; `children`: those the shard's end names; `failure` is
     the last `Unavailable` while the source is away, or the error that ended this feed for good (`broken`). `idle_us` is
     how long it has been at its end, `idle_before_us` how long it had been when the first row now queued came. `lag` is
     the reader's last word on what is left.
@@ -159,6 +159,7 @@ class Feed:
         self.queue: deque[Piece] = deque()
         self.idle_us = self.idle_before_us = idle_us
         self.at_end = self.ended = False
+        self.children: tuple[Shard, ...] = ()
         self.lag: int | None = None
         self.answers = 0
         self.read_nbytes = 0
@@ -232,7 +233,7 @@ class Feed:
             self._raw.append(chunk)
             if self._decoding is None or self._decoding.done():
                 self._decoding = asyncio.ensure_future(self._decode_waiting())
-        self.ended = chunk.ended
+        self.ended, self.children = chunk.ended, chunk.children
         self.exhausted = chunk.ended or (self._once and chunk.at_end)
         self.answers += 1
         self._news()

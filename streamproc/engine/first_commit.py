@@ -58,11 +58,12 @@ class Beginning:
         assert source is not None
         assert shard is not None
         began = (await self.checkpoint(around, marks)).shards.get(source, {}).get(shard.id)
-        ended = [] if began else [(parent, commit) for parent in parents if (commit := await self._last(around, parent.name))]
+        ended = [(parent, commit) for parent in parents if (commit := await self._last(around, parent.name))]
         if began is None:
             end = await retried(around, source, partial(self._connected.tables[source].source.position, shard, EARLIEST))
-            shard_us = inherited([commit.shards[source][parent.shard.id].watermark_us for parent, commit in ended if parent.shard])
-            began = ShardEnd(end=end, watermark_us=shard_us, parents=shard.parents)
+            began = ShardEnd(end=end, parents=shard.parents)
+        shard_us = inherited([commit.shards[source][parent.shard.id].watermark_us for parent, commit in ended if parent.shard])
+        began = structs.replace(began, watermark_us=shard_us)
         first = self._commit({name: {} for name in self._connected.tables} | {source: {shard.id: began}}, [commit for _, commit in ended])
         if ended:
             first = await self._inherited(around, scope, first, ended)

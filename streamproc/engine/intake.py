@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,14 +69,19 @@ class Feeds:
         """Ask the source for its shards; open those that may be read. Unavailable: try again later."""
         source = self.tables[name].source
         try:
-            found = await source.shards()
-            for shard in found:
+            for shard in (*await source.shards(), *self._children(name)):
                 await self._know(name, shard)
         except Unavailable as error:
             self._unlisted[name] = str(error)
             return
         self._unlisted.pop(name, None)
         self._open_readable(name)
+
+    def _children(self, name: str) -> Iterator[Shard]:
+        """Shards that the end of another has named: a listing may be late."""
+        for feed in self.feeds.values():
+            if feed.source_name == name:
+                yield from feed.children
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run beside the epochs; its end is news too, since it may be an error."""
@@ -99,9 +104,12 @@ class Feeds:
 
     def committed(self, ends: ShardEnds) -> None:
         """A commit stands: children of shards that ended in it may be read now."""
+        ended = {name for name in self.tables for shard, end in ends.get(name, {}).items() if end.ended and not self._is_over(name, shard)}
         self._ends = ends
         for name in self.tables:
             self._open_readable(name)
+        if self._scope.shard is None:
+            self._discovery += [self._spawn(self.discover(name)) for name in ended]
 
     def _open_readable(self, name: str) -> None:
         for shard in readable(self._known[name].values(), self._ends.get(name, {})):

@@ -14,14 +14,15 @@ from msgspec import structs
 from streamproc.checkpoint.log import Line
 from streamproc.checkpoint.records import Root, ShardEnd
 from streamproc.checkpoint.root import open_root, read_root, write_root
-from streamproc.checkpoint.tasks import ALL, TaskRegister, TaskScope
+from streamproc.checkpoint.tasks import ALL, KnownTasks, TaskRegister, TaskScope, remove_task
 from streamproc.engine.first_commit import Beginning
+from streamproc.engine.hash_audit import HashAudit
 from streamproc.engine.lease_rows import LeaseRows
 from streamproc.engine.race import first_of
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import Boundary, Connectors, Registered, Turns, connect, nothing_happens
 from streamproc.engine.task import Outcome, Task
-from streamproc.engine.task_set import grown, parents_of, runnable, scopes_of
+from streamproc.engine.task_set import children_of, grown, parents_of, runnable, scopes_of
 from streamproc.engine.trigger import Trigger
 from streamproc.errors import Bug, LeaseLost, StreamprocError, Unavailable
 from streamproc.job import Job
@@ -65,12 +66,14 @@ class JobWorker:
         self._boundary, self._trigger, self._drain = boundary, trigger or Trigger(), drain
         self.connected = connect(job, job.planned, world, self._connectors, turns)
         self._rows = LeaseRows(job, self.connected.tables)
+        self._audit = HashAudit(world.metrics)
         self._writer = world.new_id()
         self._listed: dict[str, list[Shard]] = {}
         self._over: set[str] = set()
         self._done: set[str] = set()
         self._closed: set[str] = set()
         self._scopes: dict[str, TaskScope] = {}
+        self._began: Mapping[str, Mapping[str, ShardEnd]] = {}
         self._due_s = float("-inf")
         self._failure: BaseException | None = None
         self._stopping = False
@@ -96,6 +99,11 @@ class JobWorker:
     def others(self) -> int:
         """Other workers that share the job."""
         return self._keeping.keeper.others if self._keeping else 0
+
+    @property
+    def lease_counts(self) -> Mapping[tuple[str, str], int]:
+        """What happened to leases, as metrics and their labels."""
+        return self._keeping.keeper.counts if self._keeping else {}
 
     @property
     def sink_names(self) -> list[str]:
@@ -168,7 +176,9 @@ class JobWorker:
             await self._change_root(joining=True)
         if self._joining and await self._all_closed():
             await self._join()
+        self.keeping.keeper.unwanted = self._rows.left_behind(self._scopes, self._over, self.keeping.keeper.observed, cut=self._cut)
         if self._cut:
+            await self._forget_old()
             self._want(runnable(self._scopes, self._over))
 
     async def _list(self, name: str) -> None:
@@ -178,6 +188,7 @@ class JobWorker:
             self.unlisted[name] = str(error)
             raise
         self.unlisted.pop(name, None)
+        self._audit.look(name, self._listed[name])
 
     def _want(self, scopes: Iterable[TaskScope]) -> None:
         units = tuple(Unit(scope.name, self._rows.of(scope, self._listed)) for scope in scopes if scope.name not in self._done)
@@ -202,7 +213,8 @@ class JobWorker:
         if not self.job.planned.tasks.key:
             return False
         began = await self._beginning().log_of(ALL).read_commit(0)
-        added = grown(self._scopes, began.shards) if began else []
+        self._began = began.shards if began else {}
+        added = grown(self._scopes, self._began) if began else []
         if added:
             log.warning("partitions were added: keys may have moved, the tasks go on as one", job=self.job.name, tasks=added)
         return bool(added)
@@ -234,6 +246,15 @@ class JobWorker:
             reread = await read_root(self.store)
             self._root = reread.root if reread else self._root
 
+    async def _forget_old(self) -> None:
+        """Logs of shards that the source has forgotten, once all that follows them has begun."""
+        listed = {TaskScope.of(name, shard).name for name, shards in self._listed.items() for shard in shards}
+        for name in [name for name in self._scopes if name in self._over and name not in listed]:
+            children = children_of(self._scopes[name], self._scopes.values())
+            if all(TaskScope.of(str(self._scopes[name].source), child).name in self._register for child in children):
+                await remove_task(self.store, self._register, name)
+                del self._scopes[name]
+
     # -- what runs
 
     def _follow(self) -> None:
@@ -256,11 +277,23 @@ class JobWorker:
             self.job, self.store, self.world, hold, connectors=self._connectors, trigger=self._trigger, boundary=self._boundary,
             scope=scope, parents=parents_of(scope, self._scopes), connected=self.connected,
             marks=self._rows.marks(hold.began), mark=partial(self._show, name) if shared else lambda _: None,
-            adopt=bool(self.job.leases and self.job.leases.adopt),
+            adopt=bool(self.job.leases and self.job.leases.adopt), may_begin=partial(self._may_begin, scope),
         )  # fmt: skip
         ends = asyncio.ensure_future(self._run_task(task))
         ends.add_done_callback(lambda _: self._news.set())
         self.running[name] = Running(task, hold, ends)
+
+    async def _may_begin(self, scope: TaskScope) -> bool:
+        """Whether keys are still where they were when the rows of an epoch were written. Hashed shards check each key instead."""
+        if scope.source is None or scope.shard is None or scope.shard.hash_range is not None or not self.connected.plan.tasks.key:
+            return True
+        source = self.connected.tables[scope.source].source
+        now = await retried(self, scope.source, source.shards)
+        if not grown(scopes_of({scope.source: now}, KnownTasks()), self._began):
+            return True
+        self._due_s = float("-inf")
+        self._news.set()
+        return False
 
     async def _run_task(self, task: Task) -> Outcome:
         with structlog.contextvars.bound_contextvars(task=task.scope.name):
@@ -286,12 +319,12 @@ class JobWorker:
             try:
                 outcome = running.ends.result()
             except LeaseLost as error:
-                log.warning("the lease was lost", job=self.job.name, task=name, reason=str(error))
+                log.warning("the lease was lost; waiting for it", job=self.job.name, task=name, reason=str(error))
                 await self.keeping.call(partial(self.keeping.keeper.let_go, name))
                 continue
             except Exception as error:
                 self._fail(error)
-                await self._give(name, running)
+                await self._give(name, running, show=False)  # what the row says may be what the task failed over
                 continue
             await self._after(name, running, outcome)
 
@@ -302,10 +335,16 @@ class JobWorker:
             await self.keeping.call(lambda: self.keeping.keeper.drop(name))
             return
         if outcome == "over":  # rows for its children before its own row says that it has ended
+            self._learn_children(running.task)
             await self._discover_if_due()
             children = self._rows.children(running.task.scope, self._listed)
             await self.keeping.call(lambda: self.keeping.keeper.add(children))
         await self._give(name, running)
+
+    def _learn_children(self, task: Task) -> None:
+        """Those that the end of a shard has named: a listing may be late."""
+        listed = self._listed.get(task.scope.source or "", [])
+        listed += [child for child in task.children if child.id not in {shard.id for shard in listed}]
 
     def _no_more(self, name: str, outcome: Outcome) -> None:
         """The task does not run again; others may follow it."""
@@ -314,9 +353,9 @@ class JobWorker:
         keeper.wanted = tuple(unit for unit in keeper.wanted if unit.name != name)
         self._due_s = float("-inf")
 
-    async def _give(self, name: str, running: Running) -> None:
+    async def _give(self, name: str, running: Running, *, show: bool = True) -> None:
         """Hand over to whoever asked for it, or free it, with the last position."""
-        marks = self._rows.marks_of(running.task.standing.commit.shards, self._listed) if running.task.started else {}
+        marks = self._rows.marks_of(running.task.standing.commit.shards, self._listed) if show and running.task.started else {}
         keeper = self.keeping.keeper
         await self.keeping.call(partial(keeper.release if running.hold.asked else keeper.give, name, marks))
 

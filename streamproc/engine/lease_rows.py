@@ -6,16 +6,16 @@ id, in a job with several such inputs `<input>:<shard>`. Every other task has on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from streamproc.checkpoint.records import ShardEnd
 from streamproc.checkpoint.tasks import TaskScope
 from streamproc.engine.intake import shard_order
-from streamproc.engine.marks import Marks, shown
+from streamproc.engine.marks import SENTINELS, Marks, shown
 from streamproc.engine.unbounded import Table
 from streamproc.job import Job
-from streamproc.lease.balance import Unit
-from streamproc.lease.lease import LeaseTable, Mark
+from streamproc.lease.balance import Observed, Unit
+from streamproc.lease.lease import SHARD_END, LeaseTable, Mark
 from streamproc.source import Shard
 
 Listed = Mapping[str, Sequence[Shard]]
@@ -71,6 +71,15 @@ class LeaseRows:
         after = [other for other in listed.get(name, ()) if shard.id in other.parents]
         return {self._key(name, other.id): Mark("TRIM_HORIZON", other.parents, (), other.hash_range) for other in after}
 
+    def left_behind(self, scopes: Mapping[str, TaskScope], over: Set[str], observed: Observed, *, cut: bool) -> frozenset[str]:
+        """Keys of rows that stand for nothing any more: of tasks that are over or (not `cut`) went on as one; of shards that other
+        programs know too only by KCL's rule, once all their children have been begun.
+        """
+        if not cut:
+            return frozenset(self._own(scope) for scope in scopes.values() if scope.shard is not None)
+        own = {self._own(scope) for name, scope in scopes.items() if name in over and scope.source not in self._inputs}
+        return frozenset(own | {key for key, row in observed.rows.items() if "/" not in key and _finished(row.lease.mark, key, observed)})
+
     def _own(self, scope: TaskScope) -> str:
         return f"{self._job.name}/{scope.name}"
 
@@ -85,3 +94,12 @@ class LeaseRows:
 
     def __repr__(self) -> str:
         return f"<LeaseRows {self._job.name}, shared: {', '.join(self._inputs) or 'none'}>"
+
+
+def _finished(mark: Mark | None, key: str, observed: Observed) -> bool:
+    """A row of a shard whose children have all left their beginnings (KCL's LeaseCleanupManager)."""
+    if mark is None or mark.position != SHARD_END or not mark.children:
+        return False
+    prefix = key.rpartition(":")[0]
+    rows = [observed.rows.get(f"{prefix}:{child}" if prefix else child) for child in mark.children]
+    return all(row is not None and row.lease.mark is not None and row.lease.mark.position not in (None, *SENTINELS) for row in rows)

@@ -16,6 +16,7 @@ from streamproc.state.watermark import inherited
 from streamproc.status import ShardStatus, SinkStatus, Status, TaskStatus
 
 RATE_WINDOW_S = 5.0
+_LABELS = {"changes": "change", "failures": "call"}
 SMOOTHING = 0.5
 """KCL's, for the bytes a second of a lease."""
 
@@ -79,6 +80,8 @@ class Progress:
         for name, runs in state.items():
             metrics.set("streamproc_state_rows", sum(run.length for run in runs), sink=name)
             metrics.set("streamproc_state_bytes", sum(run.nbytes for run in runs), sink=name)
+        for (what, label), count in list(worker.lease_counts.items()):
+            metrics.set(f"streamproc_lease_{what}_total", count, **{_LABELS[what]: label})
         metrics.set("streamproc_epoch", status.epoch)
         metrics.set("streamproc_lease_held", status.lease_held)
         metrics.set("streamproc_leases", len(worker.running))

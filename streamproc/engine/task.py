@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 import structlog
@@ -36,17 +36,24 @@ from streamproc.engine.runtime import (
     runtime_of,
 )
 from streamproc.engine.trigger import Decision, Trigger, View, decide
+from streamproc.engine.unbounded import Table
 from streamproc.engine.undo import undo_task
 from streamproc.errors import Fault, InvalidJob, LeaseLost, StreamprocError
 from streamproc.job import Job, load_job
 from streamproc.job.changes import changes
 from streamproc.job.planning import plan
+from streamproc.source import Shard
 from streamproc.store import Store
 from streamproc.world import World
 
 log = structlog.get_logger()
 Outcome = Literal["stopped", "finished", "over", "closed"]
 """How a task ended: asked to; its input was read (available_now); its shard has ended; it goes on as part of another task."""
+
+
+async def always() -> bool:
+    """Nothing speaks against an epoch."""
+    return True
 
 
 class Task:
@@ -56,7 +63,8 @@ class Task:
     fits what is stored; then opens the feeds. `step` decides and does one thing; `run` repeats it. `standing` is what
     the log says now. With `stepwise`, nothing happens between steps but reading (tests). `connected` is shared with
     other tasks of the job (None: its own). `parents` are the tasks that one over a shard begins after. `marks` is where
-    the rows of its lease stood, `mark` writes there; `adopt`: go on from a row that another program has moved.
+    the rows of its lease stood, `mark` writes there; `adopt`: go on from a row that another program has moved. `may_begin` is
+    asked once the rows of an epoch are read and before it begins. `children` are shards that the end of its own has named.
     """
 
     def __init__(
@@ -76,11 +84,13 @@ class Task:
         marks: Marks = NO_MARKS,
         mark: Marking = nothing_is_marked,
         adopt: bool = False,
+        may_begin: Callable[[], Awaitable[bool]] = always,
     ) -> None:
         self.job, self.store, self.world, self.lease, self.scope = job, store, world, lease, scope
         self.trigger = trigger or Trigger()
         self.stopping = False
-        self._parents, self._marks, self._mark, self._adopt = parents, marks, mark, adopt
+        self.children: tuple[Shard, ...] = ()
+        self._parents, self._marks, self._mark, self._adopt, self._may_begin = parents, marks, mark, adopt, may_begin
         self._connectors: Connectors = connectors or Registered()
         self._connected = connected
         self._own: Connected | None = None
@@ -166,7 +176,7 @@ class Task:
         committed = self.standing.commit.tables if self.standing.commit.job == self.job.hash else {}
         await self.runtime.bounded.start(self, committed, beside=not self._stepwise)
         self._feeds = Feeds(
-            self.runtime.tables, self.standing.commit.shards, self.world, self.runtime.connected.decoding,
+            self._tables_of(self.runtime), self.standing.commit.shards, self.world, self.runtime.connected.decoding,
             scope=self.scope, once=self.trigger.kind == "available_now",
         )  # fmt: skip
         await self._feeds.start()
@@ -208,7 +218,7 @@ class Task:
         runtime = self.runtime if own else self._runtime_of(self._connect(await self._job_of(begun.job)))
         try:
             state = await retried(self, "checkpoint", lambda: runtime.load(self.standing.commit.state))
-            intake = await retried(self, "source", lambda: reread(runtime.tables, begun.shards))
+            intake = await retried(self, "source", lambda: reread(self._tables_of(runtime), begun.shards))
             standing = Standing(self.standing.epoch, self.standing.commit, state)
             log.info("finishing an epoch that was begun", epoch=standing.epoch + 1, writer=begun.writer)
             self._standing = await finish_epoch(runtime, standing, begun, intake)
@@ -217,6 +227,13 @@ class Task:
         finally:
             if not own:
                 await runtime.connected.close()
+
+    def _tables_of(self, runtime: Runtime) -> Mapping[str, Table]:
+        """A task of one shard whose state is kept by key holds the keys against the shard's hash range."""
+        source, shard = self.scope.source, self.scope.shard
+        if source is None or shard is None or not runtime.plan.tasks.key:
+            return runtime.tables
+        return {**runtime.tables, source: runtime.tables[source].of_shard(shard)}
 
     async def _job_of(self, job_hash: str) -> Job:
         kept = await retried(self, "checkpoint", lambda: read_text(self.store, job_hash))
@@ -248,18 +265,26 @@ class Task:
         if (error := feeds.failed()) is not None:
             raise error
         work = feeds.work or self._becomes_final()
-        view = View(self.world.clock.now_us(), self._begun_us, work, feeds.exhausted, self.stopping)
+        view = View(self._steady_us(), self._begun_us, work, feeds.exhausted, self.stopping)
         return decide(self.trigger, view)
+
+    def _steady_us(self) -> int:
+        """What the trigger's interval is measured by: the wall clock may be set back."""
+        return round(self.world.clock.monotonic_s() * 1e6)
 
     async def step(self) -> Decision:
         """Decide; run one epoch if it is time."""
         decision = self.decide()
         if decision.action == "begin":
             self.check_lease()
-            self._begun_us = self.world.clock.now_us()
+            intake = self._the_feeds().take()
+            if not await self._may_begin():
+                self.stop()
+                return Decision("finish")
+            self._begun_us = self._steady_us()
             self._begun_s = self.world.clock.monotonic_s()
             try:
-                self._standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take())
+                self._standing = await run_epoch(self.runtime, self.standing, intake)
             except Overtaken:
                 await self._recover()
                 return decision
@@ -280,6 +305,7 @@ class Task:
         if self.standing.commit.closed:
             return "closed"
         if self.over:
+            self.children = tuple(child for feed in self.feeds() for child in feed.children)
             await retried(self, "checkpoint", lambda: self._register.end(self.scope.name))
             return "over"
         if drain and not self.stopping:

@@ -114,6 +114,7 @@ async def open_checkpoint(job: Job, world: World, stop: asyncio.Event) -> Store 
             await store.sweep()
             return store
         except Unavailable as error:
+            world.metrics.add("streamproc_retries_total", what="checkpoint")
             log.warning("the checkpoint does not answer, trying again", checkpoint=job.checkpoint, error=str(error))
             await first_of(world.clock.sleep(BACKOFF_S[min(tries, len(BACKOFF_S) - 1)]), stop.wait())
             tries += 1

@@ -8,8 +8,10 @@ worker sees `Hold`s: what is held, until when, and who asks for it.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -72,19 +74,22 @@ class Hold:
 class LeaseKeeper:
     """Leases of `wanted` units on behalf of `worker`. `changed` is called, from the keeper's loop, when a hold changes or is new.
 
-    `wanted` may be set from any thread; `wake` makes the keeper look at once. `others` is how many other workers it sees.
+    `wanted`, and `unwanted` (keys of rows to be removed), may be set from any thread; `wake` makes the keeper look at once.
+    `counts` is what happened, as metrics (`changes`, `failures`) and their labels. `others` is how many other workers it sees.
     """
 
     def __init__(
         self, table: LeaseTable, worker: str, ttl_s: float, world: World, changed: Callable[[], None] = lambda: None, *,
-        max_leases: int | None = None, by: Literal["count", "throughput"] = "count", counted: Callable[[str, str], None] = lambda *_: None,
+        max_leases: int | None = None, by: Literal["count", "throughput"] = "count",
     ) -> None:  # fmt: skip
         self.table, self.worker, self.ttl_s = table, worker, ttl_s
         self.wanted: tuple[Unit, ...] = ()
         self.holds: dict[str, Hold] = {}
         self.observed = Observed()
         self._world, self._clock = world, world.clock
-        self._changed, self._counted = changed, counted
+        self._changed = changed
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.unwanted: frozenset[str] = frozenset()
         self._max_leases, self._by = max_leases, by
         self._released_s: dict[str, float] = {}
         self._woken = asyncio.Event()
@@ -106,7 +111,7 @@ class LeaseKeeper:
                 await self._look(first)
                 first = False
             except (Unavailable, TimeoutError) as error:
-                self._counted("failures", "look")
+                self.counts["failures", "look"] += 1
                 log.warning("the lease table does not answer, trying again", error=str(error) or "too slow")
                 await self._pause(min(1.0, self.ttl_s / 10))
             else:
@@ -144,6 +149,7 @@ class LeaseKeeper:
         self.observed = observe(listing, self.observed, self._clock.monotonic_s(), keys)
         self._resume_own()
         self._reshape()
+        self._clear_away()
         if first and self.others:  # several that start together must see each other before they deal
             await self._clock.sleep(self._world.random.random() * look_every_s(self.others + 1, len(keys), self.ttl_s))
         for move in self._planned(await self._abandoned()):
@@ -183,10 +189,18 @@ class LeaseKeeper:
                 hold.unit = unit
                 self._aside(self._part(hold, [key for key in hold.rows if key not in unit.rows]))
 
+    def _clear_away(self) -> None:
+        """Rows of tasks that are over, which nobody holds any more."""
+        now_s = self._clock.monotonic_s()
+        for key in self.unwanted & self.observed.rows.keys():
+            row = self.observed.rows[key]
+            if row.lease.counter and (row.lease.owner is None or now_s >= row.since_s + self.ttl_s):
+                self._aside(self._patiently(self.table.drop(row.lease)))
+
     async def _part(self, hold: Hold, keys: Sequence[str]) -> None:
         async with hold.lock:
             for key in keys:
-                await self._patiently(self.table.give(hold.forget(key), hold.marks.pop(key, None)))
+                await self._last(hold.forget(key), partial(self._give_row, hold.marks.pop(key, None)))
 
     async def _grow(self, hold: Hold, leases: Sequence[Lease]) -> None:
         """Take rows that have come to a unit: a new shard. What is not had is tried again after the next look."""
@@ -198,7 +212,7 @@ class LeaseKeeper:
                 async with hold.lock:
                     hold.renewed(taken, sent_s)
         except (LeaseLost, Unavailable, TimeoutError):
-            self._counted("failures", "grow")
+            self.counts["failures", "grow"] += 1
         finally:
             hold.growing = False
 
@@ -207,8 +221,11 @@ class LeaseKeeper:
         for unit in self.wanted:
             rows = [self.observed.rows[key].lease for key in unit.rows if key in self.observed.rows]
             own = [lease for lease in rows if lease.owner == self.worker]
-            if len(own) == len(unit.rows) and unit.name not in self.holds:
+            hold = self.holds.get(unit.name)
+            if hold is None and len(own) == len(unit.rows):
                 self._aside(self._resume(unit, own))
+            elif hold is not None and hold.held and not hold.growing and (strays := [row for row in own if row.key not in hold.rows]):
+                self._aside(self._grow(hold, strays))
 
     async def _resume(self, unit: Unit, rows: Sequence[Lease]) -> None:
         hold = self._new(unit)
@@ -226,7 +243,7 @@ class LeaseKeeper:
         call = self._take if move.kind == "take" else self._request
         await self._holding(hold, [*ours, *((lease, call) for lease in move.leases)])
         if not hold.lost:
-            self._counted("changes", "taken" if move.kind == "take" else "requested")
+            self.counts["changes", "taken" if move.kind == "take" else "requested"] += 1
 
     async def _take(self, lease: Lease) -> Lease:
         return await self.table.take(lease, self.worker)
@@ -291,7 +308,7 @@ class LeaseKeeper:
         async with hold.lock:
             answers = await asyncio.gather(*(self._renew_row(hold, key) for key in list(hold.rows)))
         if hold.lost or hold.asked:
-            self._counted("changes", "lost" if hold.lost else "asked")
+            self.counts["changes", "lost" if hold.lost else "asked"] += 1
             self._changed()
         return all(answers)
 
@@ -303,7 +320,7 @@ class LeaseKeeper:
                 hold.renewed(await self._in_time(self.table.renew(hold.rows[key], mark, hold.kbps)), sent_s)
             return True
         except (Unavailable, TimeoutError):
-            self._counted("failures", "renew")
+            self.counts["failures", "renew"] += 1
         except LeaseLost:
             with suppress(Unavailable, TimeoutError):
                 await self._find_row(hold, key)
@@ -328,7 +345,7 @@ class LeaseKeeper:
         if hold is None:
             return
         waiting = bool(hold.marks)
-        hold.marks.update(marks)
+        hold.marks.update({key: mark for key, mark in marks.items() if key in hold.rows})
         if not waiting and not hold.asked:
             await self._renew(hold)
 
@@ -339,11 +356,16 @@ class LeaseKeeper:
         async with hold.lock:
             for key, lease in hold.rows.items():
                 mark = marks.get(key)
-                change = self.table.release(lease, mark) if lease.checkpoint_owner == self.worker else self.table.give(lease, mark)
-                await self._patiently(change)
+                await self._last(lease, partial(self._release_row, mark))
         self._released_s[name] = self._clock.monotonic_s()
-        self._counted("changes", "released")
+        self.counts["changes", "released"] += 1
         self._forget(hold)
+
+    async def _release_row(self, mark: Mark | None, lease: Lease) -> None:
+        if lease.checkpoint_owner == self.worker:
+            await self.table.release(lease, mark)
+        else:
+            await self.table.give(lease, mark)
 
     async def give(self, name: str, marks: Mapping[str, Mark]) -> None:
         """Free a unit at a clean stop. A table that is away is no error: the rows expire."""
@@ -352,7 +374,7 @@ class LeaseKeeper:
         async with hold.lock:
             hold.marks.update(marks)
             await self._give_rows(hold)
-        self._counted("changes", "given")
+        self.counts["changes", "given"] += 1
         self._forget(hold)
 
     async def drop(self, name: str) -> None:
@@ -361,7 +383,7 @@ class LeaseKeeper:
         await self._end_renewal(hold)
         async with hold.lock:
             for lease in hold.rows.values():
-                await self._patiently(self.table.drop(lease))
+                await self._last(lease, self.table.drop)
         self._forget(hold)
 
     async def let_go(self, name: str) -> None:
@@ -385,15 +407,32 @@ class LeaseKeeper:
         await self._patiently(self.table.leave(self.worker))
         await self.table.close()
 
+    async def _give_row(self, mark: Mark | None, lease: Lease) -> None:
+        await self.table.give(lease, mark)
+
     async def _give_rows(self, hold: Hold) -> None:
         for key, lease in hold.rows.items():
             if lease.owner == self.worker:
-                await self._patiently(self.table.give(lease, hold.marks.get(key)))
+                await self._last(lease, partial(self._give_row, hold.marks.get(key)))
 
     async def _end_renewal(self, hold: Hold) -> None:
+        """Not in the middle of a call, which may still arrive and raise the counter."""
+        async with hold.lock:
+            if hold.renewal is not None:
+                hold.renewal.cancel()
         if hold.renewal is not None:
-            hold.renewal.cancel()
             await asyncio.gather(hold.renewal, return_exceptions=True)
+
+    async def _last(self, lease: Lease, change: Callable[[Lease], Awaitable[object]]) -> None:
+        """The last change of a row of ours, by its counter as it is now if we do not know it. A table that is away is no error."""
+        with suppress(Unavailable, TimeoutError):
+            try:
+                await self._in_time(change(lease))
+            except LeaseLost:
+                now = next(iter(await self._in_time(self.table.get([lease.key]))), None)
+                if now is not None and self.worker in (now.owner, now.checkpoint_owner):
+                    with suppress(LeaseLost):
+                        await self._in_time(change(now))
 
     def _forget(self, hold: Hold) -> None:
         if self.holds.get(hold.unit.name) is hold:
