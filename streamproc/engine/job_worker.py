@@ -263,7 +263,7 @@ class JobWorker:
         for name, hold in list(self.keeping.keeper.holds.items()):
             running = self.running.get(name)
             if running is not None:
-                if hold.asked or self._stopping or self._joining or name not in wanted:
+                if hold.asked or hold.lost or self._stopping or self._joining or name not in wanted:
                     running.task.stop()
             elif hold.held and name in wanted and not self._stopping and not hold.asked:
                 self._start(name, hold)
