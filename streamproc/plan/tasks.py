@@ -54,7 +54,7 @@ class _Splitter:
             return "LIMIT counts the rows of all shards"
         if isinstance(step, Join):
             return "rows of two streams that match may be in different shards"
-        keys = self._lineage.keys(step)
+        keys = self._lineage.keys(step) if self._promised else {}
         name = next((name for name, origin in keys.items() if origin in self._promised), None)
         if name is None:
             return f"{_written(step)} {self._not_keyed(step)}"
