@@ -112,7 +112,7 @@ class Kcl3Worker(Kcl2Worker):
         since_s, fleet = self.observe(), self.fleet
         active = [name for name, at_s in fleet.beats.items() if fleet.now_s <= at_s + 2 * self.metrics_every_s]
         plan = _Assignment(fleet, active)
-        lapsed = {key for key, lease in fleet.rows.items() if lease.owner is None or fleet.now_s > since_s[key] + TTL_S}
+        lapsed = [key for key, lease in fleet.rows.items() if lease.owner is None or fleet.now_s > since_s[key] + TTL_S]
         for key in sorted(lapsed, key=lambda key: since_s[key]):
             plan.assign(key)
         if self._runs % 3 == 0:
