@@ -71,14 +71,18 @@ class Beginning:
 
     async def joined(self, around: Leased, scopes: Sequence[TaskScope]) -> Commit:
         """Epoch 1 over all shards: the ends, state and counters of tasks that are closed, together."""
-        commits = [commit for scope in scopes if (commit := await self._last(around, scope.name))]
+        found = [(scope, commit) for scope in scopes if (commit := await self._last(around, scope.name))]
+        commits = [commit for _, commit in found]
         shards: dict[str, dict[str, ShardEnd]] = {name: {} for name in self._connected.tables}
         for commit in commits:
             for name, ends in commit.shards.items():
                 shards[name] |= ends
         state = split.joined([await self._state(around, commit) for commit in commits])
+        timed = [commit for scope, commit in found if scope.source in self._connected.plan.watermarks]
+        first = structs.replace(self._commit(shards, commits), watermark_us=inherited([commit.watermark_us for commit in timed]))
         whole = structs.replace(
-            self._commit(shards, commits),
+            first,
+            floors=_floors(found, first.watermark_us),
             state=await self._saved(around, ALL, JOINED_EPOCH, state),
             late=_summed(commit.late for commit in commits),
             written=_summed(commit.written for commit in commits),
@@ -110,9 +114,7 @@ class Beginning:
         if state and scope.shard.hash_range is not None:
             key = self._connected.plan.tasks.key
             state = split.split(state, key, scope.shard.hash_range)
-        floors = [floor for parent, commit in ended for floor in _floors(parent, commit)]
-        kept = tuple(floor for floor in floors if raised(floor.watermark_us, first.watermark_us) != first.watermark_us)
-        return structs.replace(first, state=await self._saved(around, scope.name, 0, state), floors=kept)
+        return structs.replace(first, state=await self._saved(around, scope.name, 0, state), floors=_floors(ended, first.watermark_us))
 
     async def _last(self, around: Leased, task: str) -> Commit | None:
         latest = await retried(around, "checkpoint", self.log_of(task).latest)
@@ -132,10 +134,15 @@ class Beginning:
         return f"<Beginning {self._line.checkpoint} generation {self._line.generation}>"
 
 
-def _floors(parent: TaskScope, commit: Commit) -> Iterator[Inherited]:
-    yield from commit.floors
-    if parent.shard is not None and parent.shard.hash_range is not None and commit.watermark_us is not None:
-        first, last = parent.shard.hash_range
+def _floors(before: Iterable[tuple[TaskScope, Commit]], watermark_us: int | None) -> tuple[Inherited, ...]:
+    """Watermarks of tasks before that are above the one of the task that goes on for them."""
+    floors = [floor for scope, commit in before for floor in (*commit.floors, *_floor(scope, commit))]
+    return tuple(floor for floor in floors if raised(floor.watermark_us, watermark_us) != watermark_us)
+
+
+def _floor(scope: TaskScope, commit: Commit) -> Iterator[Inherited]:
+    if scope.shard is not None and scope.shard.hash_range is not None and commit.watermark_us is not None:
+        first, last = scope.shard.hash_range
         yield Inherited(first=str(first), last=str(last), watermark_us=commit.watermark_us)
 
 

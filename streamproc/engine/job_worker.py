@@ -164,8 +164,9 @@ class JobWorker:
             for name in self.connected.tables:
                 await self._list(name)
             await self._rows.learn(self.keeping.keeper.table)
+            self.keeping.keeper.first_marks = self._rows.first_marks(self._listed)
         if not self._cut:
-            self._want([TaskScope()])
+            self._want_all()
             return
         opened = await read_root(self.store)
         self._root = opened.root if opened else self._root
@@ -180,6 +181,19 @@ class JobWorker:
         if self._cut:
             await self._forget_old()
             self._want(runnable(self._scopes, self._over))
+
+    def _want_all(self) -> None:
+        """One task: its unit has the rows of all shards that have not ended. It does not share a table with another live program."""
+        running = self.running.get(ALL)
+        if running is not None and running.task.started:
+            self._rows.note_ended(running.task.standing.commit.shards, self._listed)
+        self._want([TaskScope()])
+        [unit] = self.keeping.keeper.wanted or [None]
+        if unit is not None and (owner := self._rows.foreign_owner(unit, self.keeping.keeper.observed)):
+            raise StreamprocError(
+                f"job {self.job.name} needs all shards in one task ({'; '.join(self.job.planned.tasks.reasons)}), but {owner} of another"
+                " program is alive on the lease table and has some of them: stop it, or use another table"
+            )
 
     async def _list(self, name: str) -> None:
         try:
@@ -234,7 +248,7 @@ class JobWorker:
         await self._beginning().joined(self, begun)
         await self._change_root(tasks="all", joining=False)
         log.info("the tasks go on as one", job=self.job.name, tasks=len(begun))
-        self._want([TaskScope()])
+        self._want_all()
 
     async def _change_root(self, **changes: object) -> None:
         """Of many workers that want the same, one writes it."""

@@ -60,8 +60,31 @@ class LeaseRows:
             shards = {shard.id: shard for shard in listed.get(name, ())}
             for shard, end in ends.get(name, {}).items():
                 children = tuple(other.id for other in shards.values() if shard in other.parents)
-                found[self._key(name, shard)] = shown(end, children, shards.get(shard))
+                if children or not end.ended:  # whoever reads SHARD_END looks for the rows of its children
+                    found[self._key(name, shard)] = shown(end, children, shards.get(shard))
         return found
+
+    def note_ended(self, ends: Mapping[str, Mapping[str, ShardEnd]], listed: Listed) -> None:
+        """Shards whose rows are no part of the task over all of them any more."""
+        for name in self._inputs:
+            parents = {parent for shard in listed.get(name, ()) for parent in shard.parents}
+            self._ended |= {(name, shard) for shard, end in ends.get(name, {}).items() if end.ended and shard in parents}
+
+    def first_marks(self, listed: Listed) -> dict[str, Mark]:
+        """What new rows say: a shard with parents is read from its first record, others from where the job says."""
+        return {
+            self._key(name, shard.id): Mark(self._first(name, shard), shard.parents, (), shard.hash_range)
+            for name in self._inputs for shard in listed.get(name, ())
+        }  # fmt: skip
+
+    def _first(self, name: str, shard: Shard) -> str:
+        kind = "earliest" if shard.parents else self._job.sources[name].options.start.kind
+        return {"earliest": "TRIM_HORIZON", "latest": "LATEST", "timestamp": "AT_TIMESTAMP"}[kind]
+
+    def foreign_owner(self, unit: Unit, observed: Observed) -> str | None:
+        """Another program's worker that was seen alive on a row of the unit."""
+        rows = [observed.rows[key] for key in unit.rows if key in observed.rows]
+        return next((row.lease.owner for row in rows if row.lease.foreign and row.changed), None)
 
     def children(self, scope: TaskScope, listed: Listed) -> dict[str, Mark]:
         """Rows for the shards that follow a task's, not read yet."""

@@ -74,8 +74,9 @@ class Hold:
 class LeaseKeeper:
     """Leases of `wanted` units on behalf of `worker`. `changed` is called, from the keeper's loop, when a hold changes or is new.
 
-    `wanted`, and `unwanted` (keys of rows to be removed), may be set from any thread; `wake` makes the keeper look at once.
-    `counts` is what happened, as metrics (`changes`, `failures`) and their labels. `others` is how many other workers it sees.
+    `wanted`, `unwanted` (keys of rows to be removed) and `first_marks` (what a new row says) may be set from any thread; `wake`
+    makes the keeper look at once. `counts` is what happened, as metrics (`changes`, `failures`) and their labels. `others` is how
+    many other workers it sees.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class LeaseKeeper:
         self._changed = changed
         self.counts: Counter[tuple[str, str]] = Counter()
         self.unwanted: frozenset[str] = frozenset()
+        self.first_marks: Mapping[str, Mark] = {}
         self._max_leases, self._by = max_leases, by
         self._released_s: dict[str, float] = {}
         self._woken = asyncio.Event()
@@ -208,7 +210,7 @@ class LeaseKeeper:
         try:
             for lease in leases:
                 sent_s = self._clock.monotonic_s()
-                taken = await self._in_time(self.table.take(lease, self.worker))
+                taken = await self._in_time(self._take(lease))
                 async with hold.lock:
                     hold.renewed(taken, sent_s)
         except (LeaseLost, Unavailable, TimeoutError):
@@ -246,7 +248,7 @@ class LeaseKeeper:
             self.counts["changes", "taken" if move.kind == "take" else "requested"] += 1
 
     async def _take(self, lease: Lease) -> Lease:
-        return await self.table.take(lease, self.worker)
+        return await self.table.take(lease, self.worker, self.first_marks.get(lease.key))
 
     async def _request(self, lease: Lease) -> Lease:
         return await self.table.request(lease, self.worker)
