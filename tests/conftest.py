@@ -23,7 +23,7 @@ SERVERS_REQUIRED = os.environ.get("CI_REQUIRE_SERVERS") == "1"
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """With CI_REQUIRE_SERVERS=1 a test of a real server that skips has failed: its server could not be had."""
     report = yield
-    needs_server = any(map(item.get_closest_marker, ("kafka", "s3", "spark", "kcl", "prometheus", "linters")))
+    needs_server = any(map(item.get_closest_marker, ("kafka", "s3", "spark", "kcl", "prometheus", "linters", "npm")))
     if SERVERS_REQUIRED and needs_server and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"CI_REQUIRE_SERVERS=1, but skipped: {report.longrepr}"
     return report

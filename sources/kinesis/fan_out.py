@@ -2,7 +2,7 @@
 
 A subscription lasts five minutes and is the only one of its consumer and shard; whenever there is none (the consumer is not
 active yet, another worker had the shard within the last five seconds, no right, no room for another consumer) the shard is polled.
-So are rows that are read again up to a position: only GetRecords says where a shard ends.
+So are rows that are read again up to a position, and a closed shard that has nothing left: GetRecords says at once that it has ended.
 Committed positions are those of records. Where a quiet shard has been read to is the server's continuation number, from which
 the next subscription begins; it names no record, so that nobody could tell after a crash whether a row before it is missing.
 """
@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import structlog
 
@@ -53,6 +54,7 @@ class FanOut:
         self._arn: str | None = None
         self._not_before_s = 0.0
         self._registering: asyncio.Task[None] | None = None
+        self.readers: WeakSet[FanOutReader] = WeakSet()
 
     def arn(self) -> str | None:
         """The active consumer; None as long as shards must be polled."""
@@ -114,6 +116,8 @@ class FanOut:
         return PAUSE_S * self._world.random.uniform(0.5, 1.5)
 
     async def close(self) -> None:
+        for reader in tuple(self.readers):
+            await reader.close()
         registering, self._registering, self._arn = self._registering, None, None
         if registering is not None:
             registering.cancel()
@@ -148,10 +152,12 @@ class FanOutReader(Reader):
         self._subscribed_s = self._not_before_s = 0.0
         self._at_end_since_s: float | None = None
         self._failures = 0
+        self._closing = False
+        fan_out.readers.add(self)
 
     async def read(self, until: Position | None = None) -> Chunk:
         polled = self._polling is not None and self._polling.holds_rows
-        arn = None if until is not None or polled else self._fan_out.arn()
+        arn = None if until is not None or polled or self._closing else self._fan_out.arn()
         if arn is None or (self._pending is None and self._now_s() < self._not_before_s):
             return await self._poll(until)
         try:
@@ -208,9 +214,11 @@ class FanOutReader(Reader):
         """State changes only after the last await: a cancelled read is simply made again."""
         if self._resuming:
             await self._reading.check_gap(self._after, answer.Records)
-        page = self._reading.page(answer, self._after, at_end=answer.MillisBehindLatest == 0, ended=bool(answer.ChildShards))
+        read_all = answer.MillisBehindLatest == 0
+        closing = read_all and self._reading.stream.closed(self._reading.shard.id)
+        page = self._reading.page(answer, self._after, at_end=read_all and not closing, ended=bool(answer.ChildShards))
         self._pending = self._polling = None
-        self._failures = 0
+        self._failures, self._closing = 0, closing
         self._after, self._continuation = page.read.end or self._after, answer.ContinuationSequenceNumber
         self._resuming = self._resuming and not answer.Records
         self._at_end_since_s = self._now_s() if page.at_end else None

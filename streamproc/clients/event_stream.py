@@ -53,7 +53,7 @@ class EventStreams:
                 answer = await stack.enter_async_context(http.stream("POST", url, content=content, headers=signed))
                 if answer.status_code >= 300:
                     raise _refused(self._what, await answer.aread(), "", answer.status_code)
-            return EventStream(self._what, answer.aiter_raw(), stack.pop_all())
+            return EventStream(self._what, answer, stack.pop_all())
 
     def _trusted(self) -> SSLContext:
         """The TLS context, made once: it reads some hundred certificates."""
@@ -68,11 +68,12 @@ class EventStreams:
 class EventStream:
     """One open answer. Nothing is read ahead: who does not ask for events lets the server wait."""
 
-    def __init__(self, what: str, chunks: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
+    def __init__(self, what: str, answer: Any, stack: AsyncExitStack) -> None:
         from botocore.eventstream import EventStreamBuffer
 
         self._what = what
-        self._chunks = chunks
+        self._http = answer.http_version
+        self._chunks: AsyncIterator[bytes] = answer.aiter_raw()
         self._stack = stack
         self._frames = EventStreamBuffer()
 
@@ -98,6 +99,9 @@ class EventStream:
     async def close(self) -> None:
         with _http_errors(self._what):
             await self._stack.aclose()
+
+    def __repr__(self) -> str:
+        return f"<EventStream {self._http} {self._what}>"
 
 
 @contextmanager

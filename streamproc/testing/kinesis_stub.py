@@ -38,7 +38,8 @@ class StubShard:
         return {
             "ShardId": self.name,
             "HashKeyRange": {"StartingHashKey": str(self.low), "EndingHashKey": str(self.high)},
-            "SequenceNumberRange": {"StartingSequenceNumber": str(self.begins)},
+            "SequenceNumberRange": {"StartingSequenceNumber": str(self.begins)}
+            | ({"EndingSequenceNumber": "9" * 56} if self.closed else {}),
         } | parents
 
 

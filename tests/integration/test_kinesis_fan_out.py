@@ -173,6 +173,19 @@ async def test_a_reader_that_stands_at_the_end_of_a_closed_shard_is_told_so(push
     assert (values(chunks), chunks[-1].ended, len(chunks[-1].children)) == ([], True, 2)
 
 
+async def test_a_closed_shard_whose_end_is_not_pushed_is_polled_for_it(pushed: Pushed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulator forgets it where the shard was closed before the subscription."""
+    put = pushed.put(3)
+    pushed.stub.split(SHARD)
+    event = pushed.stub.event
+    monkeypatch.setattr(pushed.stub, "event", lambda *given: event(*given) | {"ChildShards": [], "ContinuationSequenceNumber": "10001"})
+    reader = await pushed.reader()
+    chunks = await drain(reader)
+    await reader.close()
+    assert (values(chunks), chunks[-1].ended, len(chunks[-1].children)) == (put, True, 2)
+    assert [chunk.at_end for chunk in chunks[:-1]] == [False] * (len(chunks) - 1)
+
+
 async def test_rows_are_read_again_by_polling(pushed: Pushed) -> None:
     put = pushed.put(5)
     reader = await pushed.reader()
