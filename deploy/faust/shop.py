@@ -50,14 +50,15 @@ async def clean(stream: faust.StreamT[Request]) -> None:
     """Before the query: anything that Python does best."""
     async for request in stream:
         page = request.url.partition("?")[0]
-        await visits.send(key=request.user, value=Visit(id=request.id, user=request.user, page=page, at=request.at))
+        visit = Visit(id=request.id, user=request.user, page=page, at=request.at)
+        await (await visits.send(key=request.user, value=visit))  # until Kafka has it: Faust commits the request without looking
 
 
 @app.agent(popular)
 async def tell(stream: faust.StreamT[Popular]) -> None:
     """After it: goes on with the windows."""
     async for found in stream:
-        await notices.send(key=found.page, value=f"{found.minute} {found.page} {found.visits} {found.visitors}")
+        await (await notices.send(key=found.page, value=f"{found.minute} {found.page} {found.visits} {found.visitors}"))
 
 
 streamproc.faust.attach(app, os.path.join(os.path.dirname(__file__), "popular.yaml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -55,6 +56,7 @@ class JobService(Service):
     async def on_start(self) -> None:
         from streamproc import logs
 
+        await asyncio.to_thread(importlib.import_module, "streamproc.engine.worker")  # a second in which agents go on
         self.job = load_job(self.job_file, overrides=self.overrides)
         logs.pass_on(logs.secrets_in(self.job))
         self._stop = asyncio.Event()

@@ -15,8 +15,10 @@ import sys
 import time
 import urllib.request
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ EXAMPLE = Path(__file__).parents[2] / "deploy" / "faust"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PAGES = [f"/{n}" for n in range(5)]
 USERS = [f"user-{n}" for n in range(20)]
-PARTITIONS = 2
+TOPICS = {"requests": 1, "visits": 2, "popular": 2, "notices": 1}
+SHORT_LEASE = "leases: {type: sqlite, lease_ttl: 2 seconds}\n"
 QUICK_GROUP = {"CONSUMER_GROUP_INSTANCE_ID": "one", "BROKER_SESSION_TIMEOUT": "6", "BROKER_HEARTBEAT_INTERVAL": "1"}
 """Faust takes a minute to see that a killed worker has left its consumer group."""
 
@@ -36,29 +39,33 @@ QUICK_GROUP = {"CONSUMER_GROUP_INSTANCE_ID": "one", "BROKER_SESSION_TIMEOUT": "6
 class Shop:
     """The example in a folder of its own, with topics of its own on a broker."""
 
+    command: tuple[str, ...] = ("-m", "faust", "-A", "shop")
+
     def __init__(self, folder: Path, servers: str) -> None:
         self.folder = folder
         self.servers = servers
         self.sent: list[tuple[str, str, str, datetime]] = []
         self.restarts = 0
         self._worker: subprocess.Popen[bytes] | None = None
-        shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        folder.mkdir(exist_ok=True)
+        shutil.copy(EXAMPLE / "shop.py", folder)
+        (folder / "popular.yaml").write_text((EXAMPLE / "popular.yaml").read_text() + SHORT_LEASE)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
 
-    async def create_topics(self) -> None:
+    async def create_topics(self, topics: Mapping[str, int] = TOPICS) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
         await admin.start()
         try:
-            for name, partitions in (("requests", 1), ("visits", PARTITIONS), ("popular", PARTITIONS), ("notices", 1)):
+            for name, partitions in topics.items():
                 await admin.create_topics([NewTopic(name, partitions, 1)])
         finally:
             await admin.close()
 
     def start(self) -> None:
         environment = os.environ | {"KAFKA": self.servers} | QUICK_GROUP
-        command = [sys.executable, "-m", "faust", "-A", "shop", "worker", "-l", "info", "--web-port", str(self.port)]
+        command = [sys.executable, *self.command, "worker", "-l", "info", "--web-port", str(self.port)]
         command += ["--web-host", "127.0.0.1", "--web-bind", "127.0.0.1"]
         self.restarts += 1
         with (self.folder / "worker.log").open("ab") as log:
@@ -72,7 +79,14 @@ class Shop:
     def stop(self) -> int:
         assert self._worker is not None
         self._worker.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        assert self._worker is not None
         return self._worker.wait(60)
+
+    def log(self) -> str:
+        return (self.folder / "worker.log").read_text()
 
     def __enter__(self) -> Shop:
         return self
@@ -81,7 +95,7 @@ class Shop:
         if self._worker is not None and self._worker.poll() is None:
             self.kill()
         if error[0] is not None:
-            print((self.folder / "worker.log").read_text()[-6000:])
+            print(self.log()[-6000:])
 
     def page(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
@@ -183,6 +197,74 @@ async def survives(shop: Shop, kills: int) -> None:
     seen = [notice for notice in await shop.notices() if notice[1] != "/end"]
     assert set(seen) == shop.expected()
     assert len(seen) <= len(shop.expected()) * (1 + kills)
+
+
+INSIDE = """
+import asyncio
+import os
+import faust
+import streamproc.faust
+
+app = faust.App("inside", broker=f"kafka://{os.environ['KAFKA']}")
+rows = app.channel()
+seen = app.topic("seen", value_type=str)
+
+@app.agent(rows)
+async def note(stream):
+    async for row in stream:
+        await (await seen.send(value=str(row["n"])))
+        await asyncio.sleep(0.005)
+
+streamproc.faust.attach(app, "job.yaml")
+
+if __name__ == "__main__":
+    app.main()
+"""
+INSIDE_JOB = """
+leases: {{type: sqlite, lease_ttl: 2 seconds}}
+sources: {{clicks: {{type: generator, rows: {rows}, schema: 'user STRING'}}}}
+sinks: {{rows: {{type: faust, app: 'inside:app', channel: rows, query: SELECT _offset AS n FROM clicks}}}}
+"""
+
+
+class Inside(Shop):
+    """A program that is its own worker, with a job whose rows go to an agent in its memory."""
+
+    command = ("inside.py",)
+
+    def __init__(self, folder: Path, servers: str, job: str) -> None:
+        super().__init__(folder, servers)
+        (folder / "inside.py").write_text(INSIDE)
+        (folder / "job.yaml").write_text(job)
+
+    async def seen(self) -> list[int]:
+        return [int(value.decode().strip('"')) for value in await self.read("seen")]
+
+
+async def test_rows_of_a_channel_are_finished_by_its_agent_before_they_are_committed(tmp_path: Path, noida_broker: Any) -> None:
+    rows = 600
+    with Inside(tmp_path, noida_broker.bootstrap_servers, INSIDE_JOB.format(rows=rows)) as inside:
+        await inside.create_topics({"seen": 1})
+        inside.start()
+
+        async def some(count: int) -> bool:
+            return len(set(await inside.seen())) >= count
+
+        await until(partial(some, 50), "the agent gets no rows")
+        inside.kill()
+        assert len(set(await inside.seen())) < rows, "killed too late to show anything"
+        inside.start()
+        await until(partial(some, rows), "rows are lost")
+
+        async def shown() -> bool:
+            status = json.loads(await asyncio.to_thread(inside.page, "/streamproc/"))["job"]
+            metrics = (await asyncio.to_thread(inside.page, "/streamproc/metrics")).decode()
+            return status is not None and status["job"] == "job" and 'streamproc_rows_written_total{job="job"' in metrics
+
+        await until(shown, "the web server does not show the job")
+        assert inside.stop() == 0
+    seen = await inside.seen()
+    assert set(seen) == set(range(rows))
 
 
 @pytest.mark.kafka

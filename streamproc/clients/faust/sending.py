@@ -13,7 +13,7 @@ from faust.exceptions import ProducerSendError
 from faust.types.tuples import Message
 
 from streamproc.clients.faust import apps
-from streamproc.errors import Unavailable
+from streamproc.errors import BadRecord, Unavailable
 from streamproc.world import World
 
 SEND_TIMEOUT_S = 10.0
@@ -36,14 +36,19 @@ class Way(Protocol):
 
 
 class ByApp:
-    """The app's own producer, with its sensors and settings."""
+    """The app's own producer, with its settings and the signal `on_produce_message`. Not by `topic.send`: that takes six times as
+    long, on the loop of the agents.
+    """
 
     def __init__(self, topic: Any) -> None:
         self._topic = topic
 
     async def send(self, pairs: Pairs) -> None:
+        name = self._topic.get_topic_name()
+        messages = _messages(self._topic, pairs)
         with _mapped(self._topic):
-            await _all_of([await self._topic.send(key=key, value=value, force=True) for key, value in pairs])
+            producer = await self._topic.app.maybe_start_producer()
+            await _all_of([await producer.send(name, key, value, None, None, None) for key, value in messages])
 
     async def close(self) -> None:
         return
@@ -57,7 +62,7 @@ class ByProducer:
         self._producer: Any = None
 
     async def send(self, pairs: Pairs) -> None:
-        messages = [(self._topic.prepare_key(key, None)[0], self._topic.prepare_value(value, None)[0]) for key, value in pairs]
+        messages = _messages(self._topic, pairs)
         name = self._topic.get_topic_name()
         with _mapped(self._topic):
             producer = await self._started()
@@ -117,7 +122,7 @@ class ToAgents:
             raise Unavailable("the Faust worker's streams are suspended: it assigns partitions anew, or stops")
         if not self._channel.subscriber_count:
             raise Unavailable("no agent listens to the channel yet")
-        message = Delivery(key, value, self._world.clock.now_us() / 1e6, awaited)
+        message = Delivery(key, value, self._world.clock.now_us() / 1e6, self._app.consumer_generation_id, awaited)
         try:
             await self._channel.put(self._app.create_event(key, value, None, message))
         except asyncio.CancelledError:  # emptying a queue cancels those who wait for room in it
@@ -147,17 +152,36 @@ class Awaited:
 
 
 class Delivery(Message):
-    """A message of a channel that tells when it is acknowledged."""
+    """A message of a channel that tells when it is acknowledged. Streams drop those of another `generation` than the worker's.
 
-    __slots__ = ("_awaited",)
+    Faust's compiled streams set `acked` where its Python calls `on_final_ack`, so that it is the one place to look.
+    """
 
-    def __init__(self, key: Any, value: Any, timestamp_s: float, awaited: Awaited) -> None:
-        super().__init__("<channel>", 0, -1, timestamp_s, 1, None, key, value, None)
+    __slots__ = ("_acked", "_awaited")
+
+    def __init__(self, key: Any, value: Any, timestamp_s: float, generation: int, awaited: Awaited) -> None:
         self._awaited = awaited
+        self._acked = False
+        super().__init__("<channel>", 0, -1, timestamp_s, 1, None, key, value, None, generation_id=generation)
 
-    def on_final_ack(self, consumer: Any) -> bool:
-        self._awaited.finish_one()
-        return super().on_final_ack(consumer)
+    @property
+    def acked(self) -> bool:
+        return self._acked
+
+    @acked.setter
+    def acked(self, acked: bool) -> None:
+        if acked and not self._acked:
+            self._awaited.finish_one()
+        self._acked = acked
+
+
+def _messages(topic: Any, pairs: Pairs) -> list[tuple[bytes | None, bytes | None]]:
+    """Keys and values as the app's codecs write them. BadRecord where one cannot."""
+    try:
+        return [(topic.prepare_key(key, None)[0], topic.prepare_value(value, None)[0]) for key, value in pairs]
+    except Exception as error:  # a codec may be the author's own
+        reason = f"topic {topic.get_topic_name()} of Faust app {topic.app.conf.id}: a row cannot be written: {error}"
+        raise BadRecord(reason) from error
 
 
 async def _all_of(sent: list[Any]) -> None:
