@@ -214,7 +214,7 @@ class JobWorker:
 
     @property
     def _joining(self) -> bool:
-        return self._root is not None and self._root.joining
+        return self._cut and self._root is not None and self._root.joining
 
     def _beginning(self) -> Beginning:
         assert self._root is not None
@@ -247,13 +247,17 @@ class JobWorker:
         begun = [scope for name, scope in self._scopes.items() if name not in self._over]
         await self._beginning().joined(self, begun)
         await self._change_root(tasks="all", joining=False)
-        log.info("the tasks go on as one", job=self.job.name, tasks=len(begun))
-        self._want_all()
+        if not self._cut:
+            log.info("the tasks go on as one", job=self.job.name, tasks=len(begun))
+            self._want_all()
 
     async def _change_root(self, **changes: object) -> None:
-        """Of many workers that want the same, one writes it."""
+        """Of many workers that want the same, one writes it; what was decided on an older root is not written."""
         opened = await read_root(self.store)
         assert opened is not None
+        if opened.root != self._root:
+            self._root = opened.root
+            return
         try:
             self._root = (await write_root(self.store, structs.replace(opened.root, **changes), opened.etag)).root
         except Changed:

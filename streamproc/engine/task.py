@@ -90,6 +90,7 @@ class Task:
         self.trigger = trigger or Trigger()
         self.stopping = False
         self.children: tuple[Shard, ...] = ()
+        self._dropped_rows = False  # rows that were taken and not begun: an epoch that stands behind them would lose them
         self._parents, self._marks, self._mark, self._adopt, self._may_begin = parents, marks, mark, adopt, may_begin
         self._connectors: Connectors = connectors or Registered()
         self._connected = connected
@@ -279,6 +280,7 @@ class Task:
             self.check_lease()
             intake = self._the_feeds().take()
             if not await self._may_begin():
+                self._dropped_rows = True
                 self.stop()
                 return Decision("finish")
             self._begun_us = self._steady_us()
@@ -310,7 +312,7 @@ class Task:
             return "over"
         if drain and not self.stopping:
             self._standing = await run_epoch(self.runtime, self.standing, self._the_feeds().take(), drain=True)
-        if self.stopping:
+        if self.stopping and not self._dropped_rows:
             await self.keep_idle_time()
         return "stopped" if self.stopping else "finished"
 

@@ -374,6 +374,7 @@ class LeaseKeeper:
         hold = self.holds[name]
         await self._end_renewal(hold)
         async with hold.lock:
+            hold.ready = False
             hold.marks.update(marks)
             await self._give_rows(hold)
         self.counts["changes", "given"] += 1
