@@ -151,8 +151,8 @@ def _signs_of_life(observed: Observed) -> dict[str, float]:
 def _free_s(row: Seen, view: View, alive_s: Mapping[str, float]) -> float:
     """From when on `me` may take the row if it does not change; a hand-over whose new owner lives has a second ttl."""
     lease, ttl_s = row.lease, view.ttl_s
-    if lease.owner is None or lease.key in view.abandoned:
-        return row.since_s
+    if lease.owner is None or lease.key in view.abandoned:  # whom it was asked of may still be finishing an epoch
+        return row.since_s if lease.checkpoint_owner is None else row.since_s + ttl_s
     if lease.owner == view.me:
         return math.inf if lease.checkpoint_owner is None else row.since_s + ttl_s
     if lease.checkpoint_owner is None:
@@ -210,13 +210,13 @@ class _Fleet:
         free_s = {row.lease.key: _free_s(row, view, self._alive_s) for row in rows}
         free = tuple(row.lease for row in rows if free_s[row.lease.key] <= view.now_s)
         living = [row.lease for row in rows if row.lease.owner == view.me or free_s[row.lease.key] > view.now_s]
-        owner = living[0].owner if living else None
+        owner = _holder(living[0]) if living else None
         return _Holding(
             unit,
             owner,
-            held=tuple(lease for lease in living if lease.owner == owner),
+            held=tuple(lease for lease in living if _holder(lease) == owner),
             free=free,
-            elsewhere=tuple(lease for lease in living if lease.owner != owner),
+            elsewhere=tuple(lease for lease in living if _holder(lease) != owner),
             moving=any(lease.checkpoint_owner is not None for lease in living),
             free_since_s=max(free_s.values(), default=view.now_s),
             kbps=_sum_known([row.lease.throughput_kbps for row in rows]),
@@ -356,6 +356,11 @@ class _Flows:
             self._counts[worker] += sign
             self._flows[worker] += sign * self._rates[holding.unit.name]
         return holding, taker
+
+
+def _holder(lease: Lease) -> str | None:
+    """Its owner; where that one has gone in the middle of a hand-over, whom it asked."""
+    return lease.owner or lease.checkpoint_owner
 
 
 def _sum_known(values: Sequence[float | None]) -> float | None:
