@@ -8,7 +8,7 @@ import pytest
 
 from streamproc.engine import worker
 from streamproc.job import load_job
-from streamproc.lease.lease import Lease
+from streamproc.lease.lease import Lease, Mark
 from streamproc.testing import MemoryLeases
 
 JOB = """\
@@ -27,9 +27,9 @@ class SlowLeases(MemoryLeases):
 
     taken = 0
 
-    async def take(self, lease: Lease, owner: str) -> Lease:
+    async def take(self, lease: Lease, owner: str, mark: Mark | None = None) -> Lease:
         self.taken += 1
-        lease = await super().take(lease, owner)
+        lease = await super().take(lease, owner, mark)
         if self.taken == 1:
             await asyncio.sleep(0.3)
         return lease
