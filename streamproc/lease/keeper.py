@@ -98,6 +98,7 @@ class LeaseKeeper:
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._beaten_s = float("-inf")
         self._beside: set[asyncio.Task[None]] = set()
+        self._broken: BaseException | None = None
 
     @property
     def others(self) -> int:
@@ -106,9 +107,9 @@ class LeaseKeeper:
         return len(owners - {None, self.worker})
 
     async def run(self) -> None:
-        """Look and act until cancelled."""
+        """Look and act until cancelled, or until something fails that is no table's being away."""
         first = True
-        while True:
+        while self._broken is None:
             try:
                 await self._look(first)
                 first = False
@@ -118,6 +119,7 @@ class LeaseKeeper:
                 await self._pause(min(1.0, self.ttl_s / 10))
             else:
                 await self._pause(self._until_next_look_s())
+        raise self._broken
 
     def wake(self) -> None:
         """Look at once (from the keeper's own loop)."""
@@ -142,20 +144,38 @@ class LeaseKeeper:
 
     def _view(self, abandoned: frozenset[str] = frozenset()) -> View:
         now_s = self._clock.monotonic_s()
-        return View(self.wanted, self.observed, self.worker, now_s, self.ttl_s, self._max_leases, self._by, abandoned)
+        acquiring = frozenset(name for name, hold in self.holds.items() if not hold.ready and not hold.lost)
+        return View(self.wanted, self.observed, self.worker, now_s, self.ttl_s, self._max_leases, self._by, abandoned, acquiring)
 
     async def _look(self, first: bool) -> None:
         await self._beat()
-        listing = await self._in_time(self.table.list())
-        keys = [key for unit in self.wanted for key in unit.rows]
-        self.observed = observe(listing, self.observed, self._clock.monotonic_s(), keys)
+        await self._observe()
+        if first and self.others:  # several that start together must see each other before they deal
+            rows = len(self.observed.rows)
+            await self._clock.sleep(self._world.random.random() * look_every_s(self.others + 1, rows, self.ttl_s))
+            await self._observe()
         self._resume_own()
         self._reshape()
         self._clear_away()
-        if first and self.others:  # several that start together must see each other before they deal
-            await self._clock.sleep(self._world.random.random() * look_every_s(self.others + 1, len(keys), self.ttl_s))
         for move in self._planned(await self._abandoned()):
             self._aside(self._do(move))
+
+    async def _observe(self) -> None:
+        listing = await self._in_time(self.table.list())
+        keys = [key for unit in self.wanted for key in unit.rows]
+        self.observed = observe(listing, self.observed, self._clock.monotonic_s(), keys)
+        for hold in self.holds.values():
+            self._heed_request(hold)
+
+    def _heed_request(self, hold: Hold) -> None:
+        """Seen at a look, a request need not wait for the next renewal."""
+        rows = [seen.lease for key in hold.rows if (seen := self.observed.rows.get(key)) is not None]
+        asked = [lease for lease in rows if lease.checkpoint_owner == self.worker and lease.owner != self.worker]
+        if asked and hold.ready and not hold.asked and not hold.lost:
+            hold.rows.update({lease.key: lease for lease in asked})
+            hold.asked = True
+            self.counts["changes", "asked"] += 1
+            self._changed()
 
     async def _beat(self) -> None:
         """Show that we are there, as often as a row is renewed."""
@@ -353,7 +373,9 @@ class LeaseKeeper:
 
     async def release(self, name: str, marks: Mapping[str, Mark]) -> None:
         """The task has committed its last epoch: whoever asked for it may begin. Rows that nobody asked for are freed."""
-        hold = self.holds[name]
+        hold = self.holds.get(name)
+        if hold is None:
+            return
         await self._end_renewal(hold)
         async with hold.lock:
             for key, lease in hold.rows.items():
@@ -371,7 +393,9 @@ class LeaseKeeper:
 
     async def give(self, name: str, marks: Mapping[str, Mark]) -> None:
         """Free a unit at a clean stop. A table that is away is no error: the rows expire."""
-        hold = self.holds[name]
+        hold = self.holds.get(name)
+        if hold is None:
+            return
         await self._end_renewal(hold)
         async with hold.lock:
             hold.ready = False
@@ -382,7 +406,9 @@ class LeaseKeeper:
 
     async def drop(self, name: str) -> None:
         """Remove the rows of a unit that is over, where nobody else reads them."""
-        hold = self.holds[name]
+        hold = self.holds.get(name)
+        if hold is None:
+            return
         await self._end_renewal(hold)
         async with hold.lock:
             for lease in hold.rows.values():
@@ -458,8 +484,9 @@ class LeaseKeeper:
 
     def _beside_ended(self, task: asyncio.Task[None]) -> None:
         self._beside.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("keeping a lease failed; it is taken anew", error=repr(task.exception()))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken = error
+            self.wake()
 
     def __repr__(self) -> str:
         return f"<LeaseKeeper {self.worker} {len(self.holds)} of {len(self.wanted)} units, {self.others} other workers>"

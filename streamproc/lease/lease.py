@@ -65,7 +65,7 @@ class LeaseTable(ABC):
     - `request` likewise, of a row that has an owner and is not being handed over already.
     - `renew`, `give` succeed only while counter and owner are the ones passed, else `LeaseLost`.
     - `release` succeeds while the row's checkpoint owner is the one passed, whatever the new owner did to the counter.
-    - every change raises the counter; `list` and `get` show it at once.
+    - every change raises the counter; `get` shows it at once, `list` soon (it may cost half as much for that).
     - `abandoned(lease)` is True only where the table can prove that the owner's process is gone.
     - a table that does not answer raises `Unavailable`; a change that raised it may still have happened.
     """
