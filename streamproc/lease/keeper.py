@@ -170,7 +170,8 @@ class LeaseKeeper:
     def _heed_request(self, hold: Hold) -> None:
         """Seen at a look, a request need not wait for the next renewal."""
         rows = [seen.lease for key in hold.rows if (seen := self.observed.rows.get(key)) is not None]
-        asked = [lease for lease in rows if lease.checkpoint_owner == self.worker and lease.owner != self.worker]
+        later = [lease for lease in rows if lease.counter > hold.rows[lease.key].counter]  # a slow answer may be older than what we know
+        asked = [lease for lease in later if lease.checkpoint_owner == self.worker and lease.owner != self.worker]
         if asked and hold.ready and not hold.asked and not hold.lost:
             hold.rows.update({lease.key: lease for lease in asked})
             hold.asked = True
@@ -327,14 +328,17 @@ class LeaseKeeper:
 
     async def _renew(self, hold: Hold) -> bool:
         """Renew every row, with what is to be shown in it; whether all answered."""
+        known = hold.asked
         async with hold.lock:
             answers = await asyncio.gather(*(self._renew_row(hold, key) for key in list(hold.rows)))
-        if hold.lost or hold.asked:
+        if hold.lost or hold.asked is not known:
             self.counts["changes", "lost" if hold.lost else "asked"] += 1
             self._changed()
         return all(answers)
 
     async def _renew_row(self, hold: Hold, key: str) -> bool:
+        if hold.rows[key].owner != self.worker:  # asked for, as a look has shown
+            return False
         mark = hold.marks.pop(key, None)
         try:
             async with self._gate:
@@ -378,6 +382,7 @@ class LeaseKeeper:
             return
         await self._end_renewal(hold)
         async with hold.lock:
+            hold.ready = False
             for key, lease in hold.rows.items():
                 mark = marks.get(key)
                 await self._last(lease, partial(self._release_row, mark))
