@@ -13,7 +13,7 @@ from loaded_job import LoadedJob, on_kafka
 from streamproc.demo.worker import Worker
 from streamproc.testing.noida import NoidaBroker
 
-SHORT_LEASE = "leases: {type: sqlite, lease_ttl: 1 second}"
+SHORT_LEASE = "leases: {type: sqlite, lease_ttl: 2 seconds}"
 
 
 @pytest.fixture

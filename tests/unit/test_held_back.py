@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streamproc.checkpoint.records import Commit, ShardEnd
+from streamproc.checkpoint.records import ShardEnd
 from streamproc.engine.inspect import held_back_by
 from streamproc.job import load_job
 
@@ -24,7 +24,7 @@ def test_the_least_of_the_shards_that_are_awaited(tmp_path: Path) -> None:
 
     def held(**shards: ShardEnd) -> list[str]:
         ends = {"t": shards, "plain": {"0": ShardEnd("1")}}
-        return held_back_by(job, Commit(writer="w", now_us=0, job=job.hash, shards=ends))
+        return held_back_by(job, ends)
 
     assert held(a=ShardEnd("1", 5), b=ShardEnd("1", 7)) == ["t/a"]
     assert held(a=ShardEnd("1", 5, idle_us=60_000_000), b=ShardEnd("1", 7), c=ShardEnd("1", 7)) == ["t/b", "t/c"]
