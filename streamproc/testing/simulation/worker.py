@@ -75,10 +75,8 @@ class Worker:
         self.process.kill()
 
     def believes(self) -> list[str]:
-        """Tasks whose lease this worker takes for its own now."""
-        if not self.alive or self.job_worker._keeping is None:
-            return []
-        return [name for name, hold in self.job_worker.keeping.keeper.holds.items() if hold.held]
+        """Tasks that run here under a lease that this worker takes for its own now."""
+        return [name for name, running in self.job_worker.running.items() if running.hold.held] if self.alive else []
 
     async def _run(self) -> None:
         try:
