@@ -97,6 +97,7 @@ class LeaseKeeper:
         self._woken = asyncio.Event()
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._beaten_s = float("-inf")
+        self._ending = False
         self._beside: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
 
@@ -291,15 +292,15 @@ class LeaseKeeper:
             await self._give_rows(hold)
             self._forget(hold)
             return
-        hold.renewal = self._aside(self._renew_for_ever(hold))
+        hold.renewal = asyncio.ensure_future(self._renew_for_ever(hold))
         await self._wait_for_release(hold)
-        hold.ready = not hold.lost
+        hold.ready = not hold.lost and not self._ending
         self._changed()
 
     async def _wait_for_release(self, hold: Hold) -> None:
         """Until the owner before us has committed its last epoch, or a ttl after the request: its own hold has ended by then."""
         asked_s = self._clock.monotonic_s()
-        while not hold.lost and any(lease.checkpoint_owner for lease in hold.rows.values()):
+        while not hold.lost and not self._ending and any(lease.checkpoint_owner for lease in hold.rows.values()):
             await self._clock.sleep(min(RELEASE_POLL_S, self.ttl_s / 20))
             with suppress(Unavailable, TimeoutError):
                 async with hold.lock:
@@ -433,13 +434,26 @@ class LeaseKeeper:
 
     async def stop(self) -> None:
         """Give everything back and leave."""
+        self._ending = True
+        if self._beside:  # a take that is under way may still arrive
+            await asyncio.wait(self._beside, timeout=self.ttl_s)
         for name in list(self.holds):
             await self.give(name, {})
         for task in list(self._beside):
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
+        try:
+            await self._patiently(self._give_strays())
+        except Exception as error:  # whatever a table answers, what is left expires
+            log.warning("rows may be left to expire", error=repr(error))
         await self._patiently(self.table.leave(self.worker))
         await self.table.close()
+
+    async def _give_strays(self) -> None:
+        """Rows that are ours without our knowing: the answer of a take was lost."""
+        for lease in (await self.table.list()).leases:
+            if lease.owner == self.worker:
+                await self._last(lease, partial(self._give_row, None))
 
     async def _give_row(self, mark: Mark | None, lease: Lease) -> None:
         await self.table.give(lease, mark)
