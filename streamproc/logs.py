@@ -21,7 +21,7 @@ from streamproc.clock import Clock
 from streamproc.options import Secret
 
 Event = MutableMapping[str, Any]
-QUIET = ("aiokafka", "aiobotocore", "botocore", "aiohttp", "asyncio", "urllib3", "sqlglot")
+QUIET = ("aiokafka", "aiobotocore", "botocore", "aiohttp", "asyncio", "httpx2", "httpcore2", "urllib3", "sqlglot")
 HIDDEN = "[secret]"
 SECRET_CHARS_MIN = 4
 """Shorter values are not searched for: they would blank out ordinary text, and are no secrets worth the name."""
