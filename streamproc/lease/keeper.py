@@ -293,6 +293,7 @@ class LeaseKeeper:
             self._forget(hold)
             return
         hold.renewal = asyncio.ensure_future(self._renew_for_ever(hold))
+        hold.renewal.add_done_callback(self._beside_ended)
         await self._wait_for_release(hold)
         hold.ready = not hold.lost and not self._ending
         self._changed()
