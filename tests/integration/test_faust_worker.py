@@ -270,7 +270,3 @@ async def test_rows_of_a_channel_are_finished_by_its_agent_before_they_are_commi
 @pytest.mark.kafka
 async def test_agents_before_and_after_a_query_survive_kills_on_apache_kafka(tmp_path: Path, apache_kafka: Any) -> None:
     await survives(Shop(tmp_path / "shop", apache_kafka.bootstrap_servers), kills=3)
-
-
-async def test_agents_before_and_after_a_query_survive_a_kill(tmp_path: Path, noida_broker: Any) -> None:
-    await survives(Shop(tmp_path / "shop", noida_broker.bootstrap_servers), kills=1)
