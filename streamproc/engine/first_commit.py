@@ -52,8 +52,12 @@ class Beginning:
                 log.warning("the sink holds rows of another checkpoint", sink=name, found=said)
         return stands
 
-    async def of_shard(self, around: Leased, scope: TaskScope, parents: Sequence[TaskScope], marks: Marks) -> Commit:
-        """Epoch 0 of a task over one shard: where the checkpoint began, or where its parents' tasks ended."""
+    async def of_shard(
+        self, around: Leased, scope: TaskScope, parents: Sequence[TaskScope], marks: Marks, *, closed: bool = False
+    ) -> Commit:  # fmt: skip
+        """Epoch 0 of a task over one shard: where the checkpoint began, or where its parents' tasks ended. `closed`: if it has not
+        begun, it never does.
+        """
         source, shard = scope.source, scope.shard
         assert source is not None
         assert shard is not None
@@ -67,6 +71,7 @@ class Beginning:
         first = self._commit({name: {} for name in self._connected.tables} | {source: {shard.id: began}}, [commit for _, commit in ended])
         if ended:
             first = await self._inherited(around, scope, first, ended)
+        first = structs.replace(first, closed=closed)
         return await retried(around, "checkpoint", lambda: self.log_of(scope.name).commit(0, first))
 
     async def joined(self, around: Leased, scopes: Sequence[TaskScope]) -> Commit:

@@ -18,6 +18,7 @@ from streamproc.checkpoint.tasks import ALL, KnownTasks, TaskRegister, TaskScope
 from streamproc.engine.first_commit import Beginning
 from streamproc.engine.hash_audit import HashAudit
 from streamproc.engine.lease_rows import LeaseRows
+from streamproc.engine.marks import NO_MARKS
 from streamproc.engine.race import first_of
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import Boundary, Connectors, Registered, Turns, connect, nothing_happens
@@ -72,6 +73,7 @@ class JobWorker:
         self._over: set[str] = set()
         self._done: set[str] = set()
         self._closed: set[str] = set()
+        self._letting_go: set[str] = set()
         self._scopes: dict[str, TaskScope] = {}
         self._began: Mapping[str, Mapping[str, ShardEnd]] = {}
         self._due_s = float("-inf")
@@ -235,10 +237,12 @@ class JobWorker:
 
     async def _all_closed(self) -> bool:
         """Whether every task that has begun says that it goes on as part of another."""
-        for name in self._scopes:
+        for name, scope in self._scopes.items():
             if name not in self._over and name not in self._closed:
                 latest = await self._beginning().log_of(name).latest()
-                if latest is not None and not latest.commit.closed:
+                parents = parents_of(scope, self._scopes)
+                newest = latest.commit if latest else await self._beginning().of_shard(self, scope, parents, NO_MARKS, closed=True)
+                if not newest.closed:
                     return False
                 self._closed.add(name)
         return True
@@ -285,7 +289,7 @@ class JobWorker:
                     running.task.stop()
             elif hold.held and name in wanted and not self._stopping and not hold.asked:
                 self._start(name, hold)
-            elif hold.lost or (hold.ready and (hold.asked or name not in wanted)):
+            elif name not in self._letting_go and (hold.lost or (hold.ready and (hold.asked or name not in wanted))):
                 self._aside(self._let_go(name, hold))
 
     def _start(self, name: str, hold: Hold) -> None:
@@ -378,9 +382,15 @@ class JobWorker:
         await self.keeping.call(partial(keeper.release if running.hold.asked else keeper.give, name, marks))
 
     async def _let_go(self, name: str, hold: Hold) -> None:
+        """A unit that does not run: it is lost, or asked for, or nobody wants it any more."""
         keeper = self.keeping.keeper
-        if keeper.holds.get(name) is hold:
-            await self.keeping.call(partial(keeper.release, name, {}) if hold.asked and not hold.lost else partial(keeper.let_go, name))
+        self._letting_go.add(name)
+        try:
+            if keeper.holds.get(name) is hold:
+                give = keeper.let_go if hold.lost else partial(keeper.release if hold.asked else keeper.give, marks={})
+                await self.keeping.call(partial(give, name))
+        finally:
+            self._letting_go.discard(name)
 
     # -- until when
 
