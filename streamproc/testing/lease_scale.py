@@ -29,7 +29,7 @@ class OurWorker(Worker):
     """Ours: the product's own functions decide; a keeper's cadence around them."""
 
     title = "streamproc"
-    consistent = True
+    consistent = False
     renew_every_s = RENEW_EVERY * TTL_S
 
     def __init__(self, fleet: Fleet, name: str) -> None:
