@@ -421,6 +421,8 @@ class JobWorker:
 
     def _stop(self) -> None:
         self._stopping = True
+        if self._keeping is not None:
+            self.keeping.keeper.wanted = ()  # what is given now is not taken again
         for running in self.running.values():
             running.task.stop()
         self._news.set()
