@@ -76,6 +76,7 @@ class InThread(Keeping):
 
         self._loop = asyncio.new_event_loop()
         self._tell = tell
+        self._stopping = asyncio.Event()
         self._made = threading.Event()
         self._failure: BaseException | None = None
         logged_as = copy_context()  # the job's name, in every line of the log
@@ -97,7 +98,7 @@ class InThread(Keeping):
 
     async def stop(self) -> None:
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._running.cancel)
+            self._loop.call_soon_threadsafe(self._stopping.set)
         await asyncio.to_thread(self._thread.join)
 
     def _run(self, make: Making) -> None:
@@ -114,13 +115,15 @@ class InThread(Keeping):
         except Exception as error:  # raised where the thread is started
             self._failure = error
             return
-        self._running = asyncio.ensure_future(self.keeper.run())
         self._made.set()
-        try:
-            await self._running
-        except asyncio.CancelledError:
-            pass
-        except Exception as error:
-            self._failure = error
-            self._tell()
+        running = asyncio.ensure_future(self.keeper.run())
+        running.add_done_callback(self._ended)
+        await self._stopping.wait()  # calls come also after a failure
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         await self.keeper.stop()
+
+    def _ended(self, running: asyncio.Future[None]) -> None:
+        if not running.cancelled():
+            self._failure = running.exception()
+            self._tell()

@@ -573,11 +573,23 @@ def test_whenever_the_table_is_away_units_are_held_once_and_in_the_end_evenly(se
         assert shares[-1] - shares[0] <= 1
 
 
-async def test_a_keeper_that_crashes_is_told() -> None:
+@pytest.mark.parametrize("call", ["list", "take", "renew"])
+async def test_a_keeper_that_crashes_is_told_and_gives_back_what_it_has(call: str) -> None:
     table, told = Table(), asyncio.Event()
-    keeping = InLoop(lambda changed: LeaseKeeper(table, f"{OUR_WORKERS}a", TTL_S, World(), changed), told.set)
+
+    def make(changed: Callable[[], None]) -> LeaseKeeper:
+        return LeaseKeeper(table, f"{OUR_WORKERS}a", 0.5, World(), changed)
+
+    keeping = InLoop(make, told.set)
     assert keeping.failure() is None
-    table.fail("list", "before", ValueError("a row that is no row"))
-    await asyncio.wait_for(told.wait(), 10)
+    table.fail(call, "before", ValueError("a row that is no row"))
+    keeping.keeper.wanted = tuple(units(1))
+    keeping.wake()
+    async with asyncio.timeout(10):
+        while keeping.failure() is None:
+            await told.wait()
+            told.clear()
     assert isinstance(keeping.failure(), ValueError)
+    await keeping.call(lambda: keeping.keeper.give("u0", {}))
     await keeping.stop()
+    assert set(table.owners().values()) <= {None}
