@@ -228,12 +228,17 @@ class JobWorker:
             return True
         if not self.job.planned.tasks.key:
             return False
-        began = await self._beginning().log_of(ALL).read_commit(0)
-        self._began = began.shards if began else {}
-        added = grown(self._scopes, self._began) if began else []
+        began = await self._first_shards()
+        added = grown(self._scopes, began) if began else []
         if added:
             log.warning("partitions were added: keys may have moved, the tasks go on as one", job=self.job.name, tasks=added)
         return bool(added)
+
+    async def _first_shards(self) -> Mapping[str, Mapping[str, ShardEnd]]:
+        """The shards that there were when the checkpoint began; empty before that."""
+        began = await self._beginning().log_of(ALL).read_commit(0)
+        self._began = began.shards if began else {}
+        return self._began
 
     async def _all_closed(self) -> bool:
         """Whether every task that has begun says that it goes on as part of another."""
@@ -311,7 +316,8 @@ class JobWorker:
             return True
         source = self.connected.tables[scope.source].source
         now = await retried(self, scope.source, source.shards)
-        if not grown(scopes_of({scope.source: now}, KnownTasks()), self._began):
+        began = self._began or await retried(self, "checkpoint", self._first_shards)  # first tasks start before it is written
+        if not grown(scopes_of({scope.source: now}, KnownTasks()), began):
             return True
         self._due_s = float("-inf")
         self._news.set()

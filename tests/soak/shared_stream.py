@@ -163,8 +163,10 @@ class KafkaPartitions(Stream):
         await self._administer(lambda admin: admin.create_partitions({self.name: NewPartitions(self._partitions + 1)}))
         return str(self._partitions)
 
-    def use_added(self) -> None:
+    async def use_added(self) -> None:
         """From now on users' rows go to all partitions: most users move to another."""
+        while len(await self._producer.partitions_for(self.name)) <= self._partitions:
+            await self._producer.client.force_metadata_update()
         self._partitions += 1
 
     async def _administer(self, call: Any) -> None:

@@ -135,7 +135,7 @@ class WorkerFleet:
         assert isinstance(self.purchases.stream, KafkaPartitions)
         added = await self.purchases.stream.add_partition()
         await self._until(lambda seen: all(added in shards for shards in seen.values()), f"not every job reads partition {added}")
-        self.purchases.stream.use_added()
+        await self.purchases.stream.use_added()
         self.done["growths"] += 1
 
     async def _until(self, condition: Callable[[Mapping[str, set[str]]], bool], fault: str) -> None:
