@@ -8,12 +8,14 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import structlog
 
-from streamproc.engine import runtime
+from streamproc.checkpoint.retention import Collector
+from streamproc.engine import runtime, task
 from streamproc.operators.executor import Executor
 from streamproc.plan.plan import Plan
 from streamproc.testing.simulation.faults import Circumstances
@@ -47,7 +49,7 @@ class Outcome:
 def simulate(seed: int, *, workloads: Iterable[str] = ()) -> Outcome:
     """Run a seed: the same seed gives the same events. `workloads`: names of those to draw from (all)."""
     circumstances = Circumstances.draw(random.Random(f"{seed} plan"), tuple(workloads))
-    with _undisturbed(), patch.object(runtime, "Executor", _shared):
+    with _undisturbed(), patch.object(runtime, "Executor", _shared), _collected(circumstances.epochs_kept):
         simulation = Simulation(seed, circumstances)
         with _logs_into(simulation.history):
             try:
@@ -78,8 +80,8 @@ def _bury(simulation: Simulation) -> None:
         worker.process.state = "runs"
         loop.is_ready(worker.process)
     left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
+    for one in left:
+        one.cancel()
     if left:
         with suppress(RuntimeError):
             loop.run_until_complete(asyncio.wait(left, timeout=1000))
@@ -111,6 +113,13 @@ def _shared(plan: Plan, *rest: Any) -> Executor:
     if id(plan) not in _executors:
         _executors[id(plan)] = plan, _Shared(plan, *rest)
     return _executors[id(plan)][1]
+
+
+@contextmanager
+def _collected(epochs_kept: int) -> Iterator[None]:
+    """A run is too short for the collector as it is set."""
+    with patch.object(task, "EPOCHS_KEPT", epochs_kept), patch.object(task, "Collector", partial(Collector, epochs_kept=epochs_kept)):
+        yield
 
 
 @contextmanager

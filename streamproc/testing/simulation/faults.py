@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from streamproc.checkpoint.retention import EPOCHS_KEPT
 from streamproc.testing.simulation.servers import Weather
 from streamproc.testing.simulation.workload import LEASE_TTL_S, Workload, draw
 
@@ -21,6 +22,7 @@ SERVERS = ("store", "leases", "source", "sink")
 class Circumstances:
     """Drawn once from a seed. `weather` is what each server does all the time until the storm ends; `long_thread_s` is how long
     a query takes at most when it takes long, which happens with chance `long_threads`.
+    `epochs_kept`: how many commits the collector leaves, which it does as often.
     """
 
     workload: Workload
@@ -31,6 +33,7 @@ class Circumstances:
     faults: tuple[Fault, ...]
     every_s: float
     rows_every_s: float
+    epochs_kept: int
     weather: dict[str, Weather] = field(repr=False)
     long_threads: float = 0.0
     long_thread_s: float = 0.0
@@ -46,6 +49,7 @@ class Circumstances:
             faults=tuple(chance.sample(FAULTS, chance.randint(1, 4))),
             every_s=chance.uniform(1.5, 4.0),
             rows_every_s=chance.uniform(0.5, 1.5),
+            epochs_kept=chance.choice((3, EPOCHS_KEPT)),
             weather={name: _weather(chance) for name in SERVERS},
             long_threads=chance.choice((0.0, 0.0, 0.01, 0.05)),
             long_thread_s=chance.uniform(0.5, 2.0) * LEASE_TTL_S,
@@ -54,8 +58,8 @@ class Circumstances:
     def __str__(self) -> str:
         bad = ", ".join(f"{name} {weather}" for name, weather in self.weather.items() if not weather.fair)
         return (
-            f"{self.workload.name} over {self.shards} {self.kind} shards, {self.workers} workers, trigger {self.trigger}; "
-            f"faults: {', '.join(self.faults)} about every {self.every_s:.1f} s; {bad or 'servers are well'}"
+            f"{self.workload.name} over {self.shards} {self.kind} shards, {self.workers} workers, trigger {self.trigger}, "
+            f"{self.epochs_kept} epochs kept; {', '.join(self.faults)} every {self.every_s:.1f} s; {bad or 'servers are well'}"
         )
 
 

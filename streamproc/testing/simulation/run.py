@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from streamproc.checkpoint.tasks import ALL
 from streamproc.testing.memory_leases import MemoryLeases
 from streamproc.testing.memory_sink import MemorySink
 from streamproc.testing.memory_store import MemoryStore
@@ -24,9 +25,9 @@ from streamproc.world import World
 
 WORKERS_MAX = 4
 EDITS_MAX = 3
-SHARDS_MAX = 6
+SHARDS_MAX, SHARDS_EVER_MAX = 6, 16
 IDLE_S = 5
-PROGRESS_S = 40.0
+PROGRESS_S = 30.0
 """Once faults have stopped, the rows that were there are committed in this time."""
 BALANCE_S = 30.0
 DRAINED_S = 40.0
@@ -194,8 +195,11 @@ class Simulation:
         self._later(self._join_if_alone)
 
     def reshard(self) -> None:
+        """Once or several in a row; partitions are added only once the checkpoint has begun: keyed rows of before could be in two."""
+        if self.stream.kind == "kafka" and not self.invariants.lines[ALL].commits:
+            return
         for _ in range(self._chance.choice((1, 1, 2, 3))):
-            if len(self.stream.open_shards) < SHARDS_MAX:
+            if len(self.stream.open_shards) < SHARDS_MAX and len(self.stream.ends) < SHARDS_EVER_MAX:
                 self.history.note("", self.stream.reshard())
 
     def edit(self) -> None:

@@ -57,7 +57,7 @@ class Workload:
         """The job's text after so many edits."""
         query = self.query.format(filter=f"amount > {-1 - edit}")
         text = _TEXT.format(
-            idle=idle_s, limit=20 + edit, mode=self.mode, query=query, ttl=int(LEASE_TTL_S), trigger=trigger,
+            idle=idle_s, limit=30 + edit, mode=self.mode, query=query, ttl=int(LEASE_TTL_S), trigger=trigger,
             promise="    partitioned_by: key" if self.keyed else "",
         )  # fmt: skip
         return _loaded(text)
