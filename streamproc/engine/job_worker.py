@@ -35,6 +35,8 @@ from streamproc.store import Changed, Store
 from streamproc.world import World
 
 log = structlog.get_logger()
+ANSWER_S = 30.0
+"""For a source to list its shards, and for readers to end: what takes longer is tried again, or left."""
 DISCOVERY_S = 10.0
 """How often the checkpoint's root and its tasks are read again."""
 
@@ -199,10 +201,11 @@ class JobWorker:
 
     async def _list(self, name: str) -> None:
         try:
-            self._listed[name] = list(await self.connected.tables[name].source.shards())
-        except Unavailable as error:
-            self.unlisted[name] = str(error)
-            raise
+            async with asyncio.timeout(ANSWER_S):
+                self._listed[name] = list(await self.connected.tables[name].source.shards())
+        except (Unavailable, TimeoutError) as error:
+            self.unlisted[name] = str(error) or f"no answer within {ANSWER_S:.0f} s"
+            raise Unavailable(self.unlisted[name]) from error
         self.unlisted.pop(name, None)
         self._audit.look(name, self._listed[name])
 
@@ -342,7 +345,7 @@ class JobWorker:
     async def _settle(self) -> None:
         """What comes of tasks that have ended."""
         for name, running in [(name, running) for name, running in self.running.items() if running.ends.done()]:
-            await running.task.close()
+            await self._close(running.task)
             del self.running[name]
             try:
                 outcome = running.ends.result()
@@ -355,6 +358,14 @@ class JobWorker:
                 await self._give(name, running, show=False)  # what the row says may be what the task failed over
                 continue
             await self._after(name, running, outcome)
+
+    async def _close(self, task: Task) -> None:
+        """A connection that does not end must not keep the job's other tasks waiting."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await task.close()
+        except TimeoutError:
+            log.warning("a task's readers do not end", job=self.job.name, task=task.scope.name)
 
     async def _after(self, name: str, running: Running, outcome: Outcome) -> None:
         if outcome != "stopped":

@@ -28,6 +28,7 @@ RENEW_EVERY = 0.4
 """Part of a ttl between two renewals: one may fail and another still comes in time."""
 RELEASE_POLL_S = 0.1
 """How often a new owner looks whether the one before it has committed its last epoch."""
+FIRST_CALL_S = 30.0
 AT_ONCE = 20
 """Calls of the table that run side by side."""
 
@@ -162,7 +163,7 @@ class LeaseKeeper:
             self._aside(self._do(move))
 
     async def _observe(self) -> None:
-        listing = await self._in_time(self.table.list())
+        listing = await self._in_time(self.table.list(), self._patience_s)
         keys = [key for unit in self.wanted for key in unit.rows]
         self.observed = observe(listing, self.observed, self._clock.monotonic_s(), keys)
         for hold in self.holds.values():
@@ -183,7 +184,7 @@ class LeaseKeeper:
         """Show that we are there, as often as a row is renewed."""
         now_s = self._clock.monotonic_s()
         if now_s >= self._beaten_s + RENEW_EVERY * self.ttl_s * 0.9:
-            await self._in_time(self.table.beat(self.worker))
+            await self._in_time(self.table.beat(self.worker), self._patience_s)
             self._beaten_s = now_s
 
     async def _abandoned(self) -> frozenset[str]:
@@ -492,8 +493,13 @@ class LeaseKeeper:
         with suppress(LeaseLost, Unavailable, TimeoutError):
             await self._in_time(call)
 
-    async def _in_time(self, call: Awaitable[T]) -> T:
-        async with asyncio.timeout(self.ttl_s / 3):
+    @property
+    def _patience_s(self) -> float:
+        """For a look: while nothing is held nothing can be lost, and a first call makes a client and maybe the table."""
+        return self.ttl_s / 3 if self.holds else FIRST_CALL_S
+
+    async def _in_time(self, call: Awaitable[T], limit_s: float | None = None) -> T:
+        async with asyncio.timeout(self.ttl_s / 3 if limit_s is None else limit_s):
             return await call
 
     def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
