@@ -10,6 +10,7 @@ from typing import Any
 from streamproc.checkpoint.records import ShardBegin, ShardEnd
 from streamproc.checkpoint.tasks import TaskScope
 from streamproc.engine.feed import Decoding, Feed, Piece
+from streamproc.engine.race import ended
 from streamproc.engine.unbounded import Table
 from streamproc.errors import Bug, Unavailable
 from streamproc.offset import EARLIEST
@@ -211,10 +212,7 @@ class Feeds:
 
     async def close(self) -> None:
         """Stop reading."""
-        tasks = [*self._running.values(), *self._discovery]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended([*self._running.values(), *self._discovery])
         for feed in self.feeds.values():
             feed.drop()
 

@@ -19,7 +19,7 @@ from streamproc.engine.first_commit import Beginning
 from streamproc.engine.hash_audit import HashAudit
 from streamproc.engine.lease_rows import LeaseRows
 from streamproc.engine.marks import NO_MARKS
-from streamproc.engine.race import first_of
+from streamproc.engine.race import ended, first_of
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import Boundary, Connectors, Registered, Turns, connect, nothing_happens
 from streamproc.engine.task import Outcome, Task
@@ -451,9 +451,8 @@ class JobWorker:
     async def _end(self) -> None:
         """After a failure, a stop or a cancel: nothing of ours is left."""
         for running in self.running.values():
-            running.ends.cancel()
-            await asyncio.gather(running.ends, return_exceptions=True)
-            await running.task.close()
+            await ended([running.ends])
+            await self._close(running.task)
         await self.keeping.stop()
         await self.connected.close()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
+
+CANCELLED_AGAIN_S = 0.5
 
 
 async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
@@ -17,3 +19,15 @@ async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
             future.cancel()
     for future in done:
         future.result()
+
+
+async def ended(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel until they have ended: a cancel that comes together with an answer is lost in `asyncio.wait_for` (Python 3.11), and
+    the task would go on for ever.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=CANCELLED_AGAIN_S)
+        await asyncio.gather(*done, return_exceptions=True)
