@@ -71,16 +71,18 @@ class AwsClient:
     """One service's aiobotocore client, connected at its first use and again after `close`.
 
     Region and endpoint come from the job, else from the platform: AWS_REGION, AWS_ENDPOINT_URL(_<SERVICE>), profiles, roles.
-    `handlers` are called on botocore's events.
+    `handlers` are called on botocore's events. `attempts` of one call inside botocore, instead of ATTEMPTS.
     """
 
     def __init__(
-        self, service: str, *, region: str | None = None, endpoint_url: str | None = None, handlers: Mapping[str, Handler] | None = None
-    ) -> None:
+        self, service: str, *, region: str | None = None, endpoint_url: str | None = None,
+        handlers: Mapping[str, Handler] | None = None, attempts: int | None = None,
+    ) -> None:  # fmt: skip
         self.service = service
         self.region = region
         self.endpoint_url = endpoint_url
         self._handlers = handlers or {}
+        self._attempts = attempts
         self._stack: AsyncExitStack | None = None
         self._client: Any = None
         self._session: Any = None
@@ -93,7 +95,8 @@ class AwsClient:
 
             session = get_session()
             session.register_component("data_loader", _loader())
-            config = AioConfig(connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"mode": "standard", "total_max_attempts": ATTEMPTS})
+            retries = {"mode": "standard", "total_max_attempts": self._attempts or ATTEMPTS}
+            config = AioConfig(connect_timeout=CONNECT_S, read_timeout=READ_S, retries=retries)
             stack = AsyncExitStack()
             with aws_errors(self.service):
                 made = session.create_client(

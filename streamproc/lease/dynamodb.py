@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from streamproc.clients.aws import AwsClient, InUse, NotFound, Throttled
-from streamproc.errors import Bug, LeaseLost
+from streamproc.errors import Bug, LeaseLost, Unavailable
 from streamproc.lease.kcl_rows import INDEX, KEY, READ, WORKER, Change, Item, beat, beat_of, is_task_row, lease_of, new_row, text
 from streamproc.lease.lease import OUR_WORKERS, Lease, LeaseTable, Listing, Mark
 from streamproc.lease.steps import changed_elsewhere, requested
@@ -22,6 +22,8 @@ TASKS = "-streamproc"
 _KEYS_A_CALL = 100
 _READ_AGAIN = 8
 _POLL_S = 0.25
+_PAUSES_S = (0.05, 0.1)
+"""Between attempts of one call, on average. Botocore's are up to a second, in which a short lease ends."""
 
 
 class DynamoLeases(LeaseTable):
@@ -40,7 +42,7 @@ class DynamoLeases(LeaseTable):
         if not (shards or tasks):
             raise Bug("a lease table without rows")
         self.keeps_marks = shards  # type: ignore[misc]  # a job without shards has rows that nobody else reads
-        self._aws = AwsClient("dynamodb", region=region, endpoint_url=endpoint_url)
+        self._aws = AwsClient("dynamodb", region=region, endpoint_url=endpoint_url, attempts=1)
         self._shards = _Table(self._aws, table, world, indexed=True)
         self._tasks = _Table(self._aws, f"{table}{TASKS}", world, indexed=False)
         self._needed = [each for each, needed in ((self._shards, shards), (self._tasks, tasks)) if needed]
@@ -221,6 +223,16 @@ class _Table:
             await self._world.clock.sleep(_POLL_S)
 
     async def _call(self, action: str, arguments: Mapping[str, Any]) -> Any:
+        for pause_s in _PAUSES_S:
+            try:
+                return await self._attempt(action, arguments)
+            except InUse:
+                raise
+            except Unavailable:
+                await self._world.clock.sleep(pause_s * self._world.random.uniform(0.5, 1.5))
+        return await self._attempt(action, arguments)
+
+    async def _attempt(self, action: str, arguments: Mapping[str, Any]) -> Any:
         async with self._aws.calls(self._what) as client:
             try:
                 return await getattr(client, action)(**arguments)
