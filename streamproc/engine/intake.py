@@ -95,8 +95,9 @@ class Feeds:
             return
         end = self._ends.get(name, {}).get(shard.id)
         after = end.end if end else await self.tables[name].source.position(shard, EARLIEST)
-        self._after[name, shard.id] = after
-        self._known[name][shard.id] = shard
+        if shard.id not in self._known[name]:  # another discovery may have been quicker, and rows have been taken since
+            self._after[name, shard.id] = after
+            self._known[name][shard.id] = shard
 
     async def _rediscover(self, name: str) -> None:
         while True:

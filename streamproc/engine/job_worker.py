@@ -278,12 +278,19 @@ class JobWorker:
 
     async def _forget_old(self) -> None:
         """Logs of shards that the source has forgotten, once all that follows them has begun."""
-        listed = {TaskScope.of(name, shard).name for name, shards in self._listed.items() for shard in shards}
+        if not any(name in self._over and name not in self._listed_tasks() for name in self._scopes):
+            return
+        for name in self.connected.tables:  # again: a shard may have come and ended after it was listed last
+            await self._list(name)
+        listed = self._listed_tasks()
         for name in [name for name in self._scopes if name in self._over and name not in listed]:
             children = children_of(self._scopes[name], self._scopes.values())
             if all(TaskScope.of(str(self._scopes[name].source), child).name in self._register for child in children):
                 await remove_task(self.store, self._register, name)
                 del self._scopes[name]
+
+    def _listed_tasks(self) -> set[str]:
+        return {TaskScope.of(name, shard).name for name, shards in self._listed.items() for shard in shards}
 
     # -- what runs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import structlog
@@ -330,7 +331,8 @@ class Task:
             for shard, begun in found.items()
         )  # fmt: skip
         if counted:
-            self._standing = await run_epoch(self.runtime, self.standing, Intake(shards, {}))
+            with suppress(Overtaken):  # another worker goes on: it has its own idle time
+                self._standing = await run_epoch(self.runtime, self.standing, Intake(shards, {}))
 
     def stop(self) -> None:
         """Let the running epoch finish, begin no other."""

@@ -14,6 +14,7 @@ from typing import Literal
 
 from streamproc.lease.lease import OUR_WORKERS, Lease, Listing
 
+GONE_TTLS = 20
 DOUBT = 0.6
 """Part of a ttl without a sign of life (they come every 0.4) after which a worker is given nothing and asked for nothing."""
 LOOK = 0.02
@@ -129,6 +130,13 @@ def look_every_s(workers: int, rows: int, ttl_s: float) -> float:
     a second; longer in big ones, where every worker's look reads every row, up to a ttl.
     """
     return max(min(1.0, ttl_s / 4), min(LOOK * workers * min(1.0, rows / FEW_ROWS), 1.0) * ttl_s)
+
+
+def departed(observed: Observed, now_s: float, ttl_s: float) -> list[str]:
+    """Our workers that have shown nothing for GONE_TTLS and have no row: whoever sees their presence takes it away."""
+    owners = {owner for row in observed.rows.values() for owner in (row.lease.owner, row.lease.checkpoint_owner)}
+    silent = (worker for worker, beat in observed.workers.items() if now_s >= beat.since_s + GONE_TTLS * ttl_s)
+    return [worker for worker in silent if worker.startswith(OUR_WORKERS) and worker not in owners]
 
 
 def expires_s(view: View) -> float | None:

@@ -18,7 +18,7 @@ import structlog
 
 from streamproc.clock import Clock
 from streamproc.errors import LeaseLost, Unavailable
-from streamproc.lease.balance import Move, Observed, Unit, View, expires_s, look_every_s, moves, observe
+from streamproc.lease.balance import Move, Observed, Unit, View, departed, expires_s, look_every_s, moves, observe
 from streamproc.lease.lease import Lease, LeaseTable, Mark
 from streamproc.world import World
 
@@ -215,8 +215,10 @@ class LeaseKeeper:
                 self._aside(self._part(hold, [key for key in hold.rows if key not in unit.rows]))
 
     def _clear_away(self) -> None:
-        """Rows of tasks that are over, which nobody holds any more."""
+        """Rows of tasks that are over, which nobody holds any more, and what dead workers have left."""
         now_s = self._clock.monotonic_s()
+        for worker in departed(self.observed, now_s, self.ttl_s):
+            self._aside(self._patiently(self.table.leave(worker)))
         for key in self.unwanted & self.observed.rows.keys():
             row = self.observed.rows[key]
             if row.lease.counter and (row.lease.owner is None or now_s >= row.since_s + self.ttl_s):

@@ -30,6 +30,8 @@ from streamproc.testing.gate import Gate
 from streamproc.testing.ministack import CREDENTIALS, Ministack
 from streamproc.world import World
 
+pytestmark = pytest.mark.slow
+
 TTL_S, SHARDS, RATE = 2.0, 3, 300
 STEP_US = SHARDS * 1_000_000 // RATE
 JOB = """

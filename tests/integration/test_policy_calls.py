@@ -169,6 +169,7 @@ async def run(job: Path, environment: dict[str, str], *arguments: str) -> None:
     assert process.returncode == 0, said.decode()[-3000:]
 
 
+@pytest.mark.slow
 async def test_a_job_asks_for_what_its_policy_allows_and_for_all_of_it(tmp_path: Path, s3: dict[str, str]) -> None:
     await filled(s3)
     job = tmp_path / "job.yaml"

@@ -7,7 +7,7 @@ from shared_trials import Faults, stream_on, trial
 
 MOST = {"asleep_s": 4.0, "lease_ttl_s": 2.0}
 SERVERS = [
-    pytest.param("ministack", Faults(1, 1, **MOST), id="ministack"),
+    pytest.param("ministack", Faults(1, 1, **MOST), id="ministack", marks=pytest.mark.slow),
     pytest.param("kinesis-local", Faults(3, 1, splits=1, merges=1, **MOST), id="kinesis-local", marks=pytest.mark.npm),
     pytest.param("kafka", Faults(3, 1, growths=1, **MOST), id="kafka", marks=pytest.mark.kafka),
 ]
