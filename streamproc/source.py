@@ -49,7 +49,7 @@ class Source(ABC):
         del ends
 
     async def shared_name(self) -> str | None:
-        """What a lease table that other programs read calls this input (KCL: `account:stream:creation epoch`); None: they know no such input."""
+        """What other programs that read the lease table call this input (KCL: `account:stream:creation epoch`); None: they do not know it."""
         return None
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import aiohttp
+import pytest
 from aiohttp import web
 from servers import BUCKET
 
