@@ -49,7 +49,7 @@ class Source(ABC):
         del ends
 
     async def shared_name(self) -> str | None:
-        """What other programs that read the lease table call this input (KCL: `account:stream:creation epoch`); None: they do not know it."""
+        """What other programs that read the lease table call this input (KCL: `account:stream:creation epoch`); None: unknown to them."""
         return None
 
     async def close(self) -> None:

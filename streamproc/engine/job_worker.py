@@ -28,7 +28,7 @@ from streamproc.engine.trigger import Trigger
 from streamproc.errors import Bug, LeaseLost, StreamprocError, Unavailable
 from streamproc.job import Job
 from streamproc.lease.balance import Unit
-from streamproc.lease.keeper import Hold
+from streamproc.lease.hold import Hold
 from streamproc.lease.keeping import Keeping
 from streamproc.source import Shard
 from streamproc.store import Changed, Store

@@ -9,7 +9,8 @@ import pytest
 from streamproc.checkpoint.log import EpochLog
 from streamproc.checkpoint.records import encode
 from streamproc.engine import epoch, first_commit, intake, job_worker, task
-from streamproc.lease.keeper import Hold, LeaseKeeper
+from streamproc.lease.hold import Hold
+from streamproc.lease.keeper import LeaseKeeper
 from streamproc.state import watermark
 from streamproc.testing import simulate
 from streamproc.testing.virtual_loop import HERE

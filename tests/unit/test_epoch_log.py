@@ -117,7 +117,13 @@ async def test_another_generation_is_another_log(store, a):
 
 async def test_the_collector_keeps_what_a_kept_commit_names_and_what_a_slower_writer_may_still_name(store, a):
     newest = 2 * EPOCHS_KEPT
-    for name in ("state/all/1-3-old", "state/all/1-150-kept", f"state/all/1-{newest}-lost", f"state/all/1-{newest + 1}-slow", "state/all/0-999-before"):
+    for name in (
+        "state/all/1-3-old",
+        "state/all/1-150-kept",
+        f"state/all/1-{newest}-lost",
+        f"state/all/1-{newest + 1}-slow",
+        "state/all/0-999-before",
+    ):
         await store.put(name, b"x")
     for n in range(newest + 1):
         await a.commit(n, commit("a", {"op": [RunRef(name="state/all/1-150-kept", length=1, nbytes=1)]}))

@@ -13,8 +13,8 @@ from streamproc.testing.simulation.workload import LEASE_TTL_S, Workload, draw
 
 STORM_S = 25.0
 """How long faults come; then they stop."""
-Fault = Literal["pause", "kill", "leave", "join", "reshard", "edit", "outage", "clock"]
-FAULTS: tuple[Fault, ...] = ("pause", "kill", "leave", "join", "reshard", "edit", "outage", "clock")
+Fault = Literal["pause", "kill", "leave", "join", "reshard", "edit", "outage", "clock", "ambush"]
+FAULTS: tuple[Fault, ...] = ("pause", "kill", "leave", "join", "reshard", "edit", "outage", "clock", "ambush")
 SERVERS = ("store", "leases", "source", "sink")
 
 

@@ -184,6 +184,11 @@ class Simulation:
         self.history.note(worker.name, f"is paused for {seconds:.2f} s")
         worker.process.pause(seconds)
 
+    def ambush(self, worker: Worker) -> None:
+        """It sleeps long enough to be overtaken, at the worst moment of an epoch."""
+        seconds = min(self._chance.uniform(1.2, 5.0) * LEASE_TTL_S, STORM_S - self.loop.time())
+        self.servers[self._chance.choice(("store", "sink"))].lie_in_wait(worker.process, seconds, sent=self._chance.random() < 0.5)
+
     def kill(self, worker: Worker) -> None:
         self.history.note(worker.name, "is killed")
         worker.kill()

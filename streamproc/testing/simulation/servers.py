@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from streamproc.errors import Unavailable
 from streamproc.testing.simulation.history import History
-from streamproc.testing.virtual_loop import HERE, VirtualLoop
+from streamproc.testing.virtual_loop import HERE, VirtualLoop, VirtualProcess
 
 T = TypeVar("T")
+WRITES = ("put g", "write")
 DOWN, UNSENT, LOST = "is down", "never arrived", "its answer was lost"
 FASTEST_S, SLOWEST_S = 0.001, 0.030
 """How long a message takes while nothing is wrong, each way."""
@@ -52,6 +53,7 @@ class Server:
         self.weather = Weather()
         self.closed = False
         self._loop, self._chance, self._history = loop, chance, history
+        self._ambush: tuple[VirtualProcess, float, bool] | None = None
         self.stormy_at_s = float("-inf")
 
     async def ask(self, what: str, effect: Callable[[], T]) -> T:
@@ -60,8 +62,23 @@ class Server:
             raise asyncio.CancelledError
         process = HERE.get(self._loop.server)
         answer: asyncio.Future[T] = self._loop.create_future()
-        self._loop.call_later(self._way_s(), self._arrive, answer, process.name, what, effect, context=Context())
+        self._loop.call_later(
+            self._asleep_s(process, what) + self._way_s(), self._arrive, answer, process.name, what, effect, context=Context()
+        )
         return await answer
+
+    def lie_in_wait(self, process: VirtualProcess, seconds: float, *, sent: bool) -> None:
+        """The next time the process writes here it is paused: right after the call was `sent`, or right before."""
+        self._ambush = process, seconds, sent
+
+    def _asleep_s(self, process: VirtualProcess, what: str) -> float:
+        """How long the process sleeps before what it does now."""
+        if self._ambush is None or self._ambush[0] is not process or not what.startswith(WRITES):
+            return 0.0
+        (_, seconds, sent), self._ambush = self._ambush, None
+        self._history.note(process.name, f"is paused for {seconds:.2f} s {'after' if sent else 'before'} {self.name} {what}")
+        process.pause(seconds)
+        return 0.0 if sent else seconds
 
     def _arrive(self, answer: asyncio.Future[T], who: str, what: str, effect: Callable[[], T]) -> None:
         fate = self._fate()
