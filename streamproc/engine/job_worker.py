@@ -157,7 +157,7 @@ class JobWorker:
         try:
             await self._discover()
             self._due_s = now_s + min((t.source.discovery_interval_s for t in self.connected.tables.values()), default=DISCOVERY_S)
-        except Unavailable as error:
+        except (Unavailable, LeaseLost) as error:  # lost: this worker slept while others joined the tasks; it looks again
             log.warning("shards were not found, trying again", job=self.job.name, error=str(error))
             self._due_s = now_s + 1.0
         except StreamprocError as error:
