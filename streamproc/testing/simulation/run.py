@@ -27,8 +27,9 @@ WORKERS_MAX = 4
 EDITS_MAX = 3
 SHARDS_MAX, SHARDS_EVER_MAX = 6, 16
 IDLE_S = 5
-PROGRESS_S = 30.0
-"""Once faults have stopped, the rows that were there are committed in this time."""
+PROGRESS_S, SHARD_S = 20.0, 4.0
+"""Once faults have stopped, the rows that were there are committed in this time, and so much more for each shard to be read to
+its end: of shards that follow one another each waits for the one before."""
 BALANCE_S = 30.0
 DRAINED_S = 40.0
 LEFT_S = 20.0
@@ -104,8 +105,9 @@ class Simulation:
 
     async def _settle(self, producing: asyncio.Future[None]) -> None:
         ends = dict(self.stream.ends)
+        bound_s = PROGRESS_S + SHARD_S * len(set(ends) - self.invariants.over)
         await self._until(
-            lambda: not self.invariants.unread(ends), PROGRESS_S, "progress resumes", lambda: f"unread: {self.invariants.unread(ends)}"
+            lambda: not self.invariants.unread(ends), bound_s, "progress resumes", lambda: f"unread: {self.invariants.unread(ends)}"
         )
         await self._until(self._balanced, BALANCE_S, "balance is reached", lambda: f"leases: {dict(self._shares())}")
         producing.cancel()
