@@ -184,7 +184,7 @@ class JobWorker:
         self.keeping.keeper.unwanted = self._rows.left_behind(self._scopes, self._over, self.keeping.keeper.observed, cut=self._cut)
         if self._cut:
             await self._forget_old()
-            self._want(runnable(self._scopes, self._over))
+            self._want(runnable(self._scopes, self._over | self._closed))
 
     def _want_all(self) -> None:
         """One task: its unit has the rows of all shards that have not ended. It does not share a table with another live program."""
@@ -424,7 +424,7 @@ class JobWorker:
         if not self._news.is_set():
             await first_of(self._news.wait(), self.world.clock.sleep(min(pause_s, until_held_s)))
         self._news.clear()
-        if (failure := self.keeping.failure()) is not None:
+        if self._failure is None and (failure := self.keeping.failure()) is not None:
             self._fail(failure)
 
     def _finished(self) -> bool:

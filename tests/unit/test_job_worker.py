@@ -22,10 +22,10 @@ from streamproc.checkpoint.tasks import ALL, task_name
 from streamproc.engine.job_worker import JobWorker
 from streamproc.engine.trigger import Trigger
 from streamproc.engine.worker import keeping_of, trigger_of
-from streamproc.errors import BadRecord
+from streamproc.errors import BadRecord, Bug
 from streamproc.job import Job, SinkSpec, SourceSpec, TableSpec, load_job
 from streamproc.lease.keeping import InLoop
-from streamproc.lease.lease import OUR_WORKERS
+from streamproc.lease.lease import OUR_WORKERS, Listing
 from streamproc.offset import Position
 from streamproc.sink import EpochId, Sink
 from streamproc.source import Reader, Shard, Source
@@ -348,6 +348,44 @@ def test_counts_of_a_key_go_with_it_to_the_child_that_has_it() -> None:
         await cluster.until(lambda: cluster.counts() == dict.fromkeys(keys, 2), 20)
 
 
+def test_partitions_added_under_a_keyed_query_make_one_task_of_all() -> None:
+    @cluster(*"01")
+    async def _(cluster: Cluster) -> None:
+        keyed = job(COUNTS, "update", PROMISED)
+        cluster.join(keyed)
+        cluster.join(keyed)
+        cluster.put("0", *"aab")
+        cluster.put("1", *"ccd")
+        await cluster.until(lambda: cluster.counts() == {"a": 2, "b": 1, "c": 2, "d": 1}, 20)
+        assert cluster.kind == "shards"
+        cluster.input.add_shard("2")
+        cluster.put("2", *"ad")  # these keys have moved
+        cluster.put("0", "b")
+        await cluster.until(lambda: cluster.counts() == {"a": 3, "b": 2, "c": 2, "d": 2}, 60)
+        assert cluster.kind == "all"
+        assert {frozenset(worker.tasks) for worker in cluster.workers} == {frozenset(), frozenset({ALL})}
+        await cluster.until(lambda: set(cluster.leases._rows) == {"shared/all"}, 3 * TTL_S)
+
+
+def test_an_edit_that_needs_all_shards_makes_one_task_of_them_and_the_counts_go_on() -> None:
+    @cluster(*"01")
+    async def _(cluster: Cluster) -> None:
+        keyed = job(COUNTS, "update", PROMISED)
+        first, second = cluster.join(keyed), cluster.join(keyed)
+        cluster.put("0", *"aab")
+        cluster.put("1", *"c")
+        await cluster.until(lambda: cluster.counts() == {"a": 2, "b": 1, "c": 1}, 20)
+        edited = job(COUNTS, "update")
+        await first.leave()
+        cluster.join(edited)
+        await asyncio.sleep(5)
+        await second.leave()
+        cluster.join(edited)
+        cluster.put("1", *"ac")
+        await cluster.until(lambda: cluster.counts() == {"a": 3, "b": 1, "c": 2}, 60)
+        assert cluster.kind == "all"
+
+
 # -- how it ends
 
 
@@ -378,6 +416,22 @@ def test_a_task_that_fails_ends_the_job_here_and_its_leases_are_given_back() -> 
         for shard in "013":
             begun, committed = cluster.newest(f"s.{shard}")
             assert begun == committed, "the other tasks finished their epochs"
+
+
+def test_a_keeper_that_crashes_ends_the_job_with_its_reason() -> None:
+    @cluster(*"01")
+    async def _(cluster: Cluster) -> None:
+        worker = cluster.join()
+        await cluster.until(lambda: cluster.shares() == [2], 10)
+
+        async def broken() -> Listing:
+            raise ValueError("a row that is no row")
+
+        cluster.leases.list = broken  # type: ignore[method-assign]
+        with pytest.raises(Bug, match="a row that is no row"):
+            async with asyncio.timeout(60):
+                await worker.ends
+        assert {row.owner for row in cluster.leases._rows.values()} == {None}
 
 
 def test_a_source_that_is_away_at_the_start_is_waited_for() -> None:
