@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 HASHES = 2**128
 HashRange = tuple[int, int]
+"""The first and the last hash."""
 
 
 def leaves(parents: Iterable[tuple[str, Sequence[str]]]) -> set[str]:

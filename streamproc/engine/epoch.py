@@ -284,9 +284,10 @@ async def tell_sources(rt: Runtime, commit: Commit) -> None:
             log.warning("positions were not mirrored", source=name, error=str(error))
 
 
-def added(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+def added(*counts: Mapping[str, int]) -> dict[str, int]:
     """Counters by name, summed."""
-    return {name: before.get(name, 0) + now.get(name, 0) for name in {**before, **now}}
+    names = dict.fromkeys(name for one in counts for name in one)
+    return {name: sum(one.get(name, 0) for one in counts) for name in names}
 
 
 def count(

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.batch import Chunk
-from streamproc.engine.race import first_of
 from streamproc.errors import Bug, StreamprocError, Unavailable
 from streamproc.offset import Position
+from streamproc.race import first_of
 from streamproc.source import Reader, Shard, Source
 from streamproc.world import World
 

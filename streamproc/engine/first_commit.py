@@ -15,6 +15,7 @@ from msgspec import structs
 from streamproc.checkpoint.log import EpochLog, Line
 from streamproc.checkpoint.records import Commit, Inherited, ShardEnd
 from streamproc.checkpoint.tasks import ALL, TaskScope
+from streamproc.engine.epoch import added
 from streamproc.engine.marks import Marks, starting_at
 from streamproc.engine.retry import Leased, retried
 from streamproc.engine.runtime import Connected
@@ -89,8 +90,8 @@ class Beginning:
             first,
             floors=_floors(found, first.watermark_us),
             state=await self._saved(around, ALL, JOINED_EPOCH, state),
-            late=_summed(commit.late for commit in commits),
-            written=_summed(commit.written for commit in commits),
+            late=added(*(commit.late for commit in commits)),
+            written=added(*(commit.written for commit in commits)),
             dead=sum(commit.dead for commit in commits),
         )
         return await retried(around, "checkpoint", lambda: self.log_of(ALL).commit(JOINED_EPOCH, whole))
@@ -149,11 +150,3 @@ def _floor(scope: TaskScope, commit: Commit) -> Iterator[Inherited]:
     if scope.shard is not None and scope.shard.hash_range is not None and commit.watermark_us is not None:
         first, last = scope.shard.hash_range
         yield Inherited(first=str(first), last=str(last), watermark_us=commit.watermark_us)
-
-
-def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for one in counts:
-        for name, count in one.items():
-            total[name] = total.get(name, 0) + count
-    return total

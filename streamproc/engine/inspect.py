@@ -12,6 +12,7 @@ from streamproc.checkpoint.log import EpochLog, Latest, Line
 from streamproc.checkpoint.records import CLOSED, Commit, Root, ShardEnd, decode
 from streamproc.checkpoint.root import OpenRoot, read_root
 from streamproc.checkpoint.tasks import ALL, KnownTasks, TaskRegister
+from streamproc.engine.epoch import added
 from streamproc.engine.worker import open_checkpoint
 from streamproc.errors import Fault, InvalidJob
 from streamproc.job import Job
@@ -64,8 +65,8 @@ def _standing(job: Job, commits: Sequence[Commit], known: KnownTasks, latest: di
         "watermarks": {name: iso(inherited([commit.source_watermarks.get(name) for commit in going])) for name in sorted(sources)},
         "shards": {name: {shard: _shard(end) for shard, end in ends.items()} for name, ends in shards.items()},
         "state": _state(commit.state for commit in going),
-        "written": _summed(commit.written for commit in commits),
-        "late": _summed(commit.late for commit in commits),
+        "written": added(*(commit.written for commit in commits)),
+        "late": added(*(commit.late for commit in commits)),
         "dead": sum(commit.dead for commit in commits),
         "job_text_is_current": all(commit.job == job.hash for commit in going),
         "aborted": next((commit.aborted for commit in going if commit.aborted), None),
@@ -106,14 +107,6 @@ def _state(states: Iterable[dict[str, list[RunRef]]]) -> dict[str, dict[str, int
         for operator, runs in state.items():
             refs.setdefault(operator, []).extend(runs)
     return {op: {"runs": len(rs), "rows": sum(r.length for r in rs), "bytes": sum(r.nbytes for r in rs)} for op, rs in refs.items()}
-
-
-def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for one in counts:
-        for name, count in one.items():
-            total[name] = total.get(name, 0) + count
-    return total
 
 
 async def epochs(job: Job, world: World | None = None) -> list[str]:

@@ -10,10 +10,10 @@ from typing import Any
 from streamproc.checkpoint.records import ShardBegin, ShardEnd
 from streamproc.checkpoint.tasks import TaskScope
 from streamproc.engine.feed import Decoding, Feed, Piece
-from streamproc.engine.race import ended
 from streamproc.engine.unbounded import Table
 from streamproc.errors import Bug, Unavailable
 from streamproc.offset import EARLIEST
+from streamproc.race import ended
 from streamproc.source import Shard
 from streamproc.world import World
 

@@ -19,17 +19,18 @@ from streamproc.engine.first_commit import Beginning
 from streamproc.engine.hash_audit import HashAudit
 from streamproc.engine.lease_rows import LeaseRows
 from streamproc.engine.marks import NO_MARKS
-from streamproc.engine.race import ended, first_of
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import Boundary, Connectors, Registered, Turns, connect, nothing_happens
 from streamproc.engine.task import Outcome, Task
-from streamproc.engine.task_set import children_of, grown, parents_of, runnable, scopes_of
+from streamproc.engine.task_set import children_of, grown, must_join, parents_of, runnable, scopes_of
 from streamproc.engine.trigger import Trigger
 from streamproc.errors import Bug, LeaseLost, StreamprocError, Unavailable
 from streamproc.job import Job
 from streamproc.lease.balance import Unit
 from streamproc.lease.hold import Hold
 from streamproc.lease.keeping import Keeping
+from streamproc.lease.lease import Mark
+from streamproc.race import ended, first_of
 from streamproc.source import Shard
 from streamproc.store import Changed, Store
 from streamproc.world import World
@@ -226,21 +227,19 @@ class JobWorker:
         return Beginning(self.connected, self.store, Line(self._root.checkpoint, self._root.generation, ALL), self._writer)
 
     async def _must_join(self) -> bool:
-        """An edited query needs all shards, or keys may have moved to partitions that were added."""
-        if self.job.planned.tasks.kind == "all":
-            return True
-        if not self.job.planned.tasks.key:
-            return False
-        began = await self._first_shards()
-        added = grown(self._scopes, began) if began else []
-        if added:
+        split = self.job.planned.tasks
+        began = await self._first_shards() if split.key else {}
+        joining = must_join(split, self._scopes, began)
+        if joining and split.kind == "shards":
+            added = grown(self._scopes, began)
             log.warning("partitions were added: keys may have moved, the tasks go on as one", job=self.job.name, tasks=added)
-        return bool(added)
+        return joining
 
     async def _first_shards(self) -> Mapping[str, Mapping[str, ShardEnd]]:
-        """The shards that there were when the checkpoint began; empty before that."""
-        began = await self._beginning().log_of(ALL).read_commit(0)
-        self._began = began.shards if began else {}
+        """The shards that there were when the checkpoint began, which never change; empty before that."""
+        if not self._began:
+            began = await self._beginning().log_of(ALL).read_commit(0)
+            self._began = began.shards if began else {}
         return self._began
 
     async def _all_closed(self) -> bool:
@@ -326,7 +325,7 @@ class JobWorker:
             return True
         source = self.connected.tables[scope.source].source
         now = await retried(self, scope.source, source.shards)
-        began = self._began or await retried(self, "checkpoint", self._first_shards)  # first tasks start before it is written
+        began = await retried(self, "checkpoint", self._first_shards)  # first tasks start before it is written
         if not grown(scopes_of({scope.source: now}, KnownTasks()), began):
             return True
         self._due_s = float("-inf")
@@ -402,17 +401,23 @@ class JobWorker:
     async def _give(self, name: str, running: Running, *, show: bool = True) -> None:
         """Hand over to whoever asked for it, or free it, with the last position."""
         marks = self._rows.marks_of(running.task.standing.commit.shards, self._listed) if show and running.task.started else {}
+        await self._hand_back(name, running.hold, marks)
+
+    async def _hand_back(self, name: str, hold: Hold, marks: Mapping[str, Mark]) -> None:
         keeper = self.keeping.keeper
-        await self.keeping.call(partial(keeper.release if running.hold.asked else keeper.give, name, marks))
+        await self.keeping.call(partial(keeper.release if hold.asked else keeper.give, name, marks))
 
     async def _let_go(self, name: str, hold: Hold) -> None:
         """A unit that does not run: it is lost, or asked for, or nobody wants it any more."""
         keeper = self.keeping.keeper
         self._letting_go.add(name)
         try:
-            if keeper.holds.get(name) is hold:
-                give = keeper.let_go if hold.lost else partial(keeper.release if hold.asked else keeper.give, marks={})
-                await self.keeping.call(partial(give, name))
+            if keeper.holds.get(name) is not hold:
+                return
+            if hold.lost:
+                await self.keeping.call(partial(keeper.let_go, name))
+            else:
+                await self._hand_back(name, hold, {})
         finally:
             self._letting_go.discard(name)
 

@@ -20,7 +20,6 @@ from streamproc.engine.feed import Feed
 from streamproc.engine.first_commit import Beginning
 from streamproc.engine.intake import EVERY_SHARD, Feeds, Intake, reread
 from streamproc.engine.marks import NO_MARKS, Marks, adopted
-from streamproc.engine.race import first_of
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import (
     Boundary,
@@ -43,6 +42,7 @@ from streamproc.errors import Fault, InvalidJob, LeaseLost, StreamprocError
 from streamproc.job import Job, load_job
 from streamproc.job.changes import changes
 from streamproc.job.planning import plan
+from streamproc.race import first_of
 from streamproc.source import Shard
 from streamproc.store import Store
 from streamproc.world import World

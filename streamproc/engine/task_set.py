@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from streamproc.checkpoint.tasks import KnownTasks, TaskScope, task_name
+from streamproc.plan.plan import TaskSplit
 from streamproc.source import Shard
 
 Listed = Mapping[str, Sequence[Shard]]
@@ -39,6 +40,13 @@ def children_of(scope: TaskScope, scopes: Iterable[TaskScope]) -> list[Shard]:
         other.shard for other in scopes
         if scope.shard is not None and other.source == scope.source and other.shard is not None and scope.shard.id in other.shard.parents
     ]  # fmt: skip
+
+
+def must_join(split: TaskSplit, scopes: Mapping[str, TaskScope], began: Mapping[str, Iterable[str]]) -> bool:
+    """Whether tasks over single shards are to go on as one: an edited query needs all shards, or keys may have moved to partitions
+    that were added. `began`: the shards that there were when the checkpoint began, empty before that.
+    """
+    return split.kind == "all" or bool(split.key and began and grown(scopes, began))
 
 
 def grown(scopes: Mapping[str, TaskScope], began: Mapping[str, Iterable[str]]) -> list[str]:

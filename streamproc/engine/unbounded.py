@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 from streamproc.batch import BAD_SCHEMA, EXTRA_COLUMNS, Chunk, Decoded, Decoder, Shard
 from streamproc.engine.feed import Piece, newest_event
 from streamproc.errors import BadRecord
+from streamproc.hash_ranges import HashRange
 from streamproc.plan.plan import Watermark
 from streamproc.source import Source
-from streamproc.state.hash_range import WHOLE, HashRange, bounds, hash_of, inside
+from streamproc.state.hash_range import WHOLE, bounds, hash_of, inside
 
 
 @dataclass(frozen=True)

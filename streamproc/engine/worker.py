@@ -11,7 +11,6 @@ import structlog
 
 from streamproc.engine.job_worker import JobWorker
 from streamproc.engine.progress import Progress
-from streamproc.engine.race import first_of
 from streamproc.engine.retry import BACKOFF_S
 from streamproc.engine.runtime import Boundary, Connectors, Turns, nothing_happens
 from streamproc.engine.trigger import Trigger
@@ -21,6 +20,7 @@ from streamproc.lease import open_leases
 from streamproc.lease.keeper import LeaseKeeper
 from streamproc.lease.keeping import InThread, Keeping
 from streamproc.lease.lease import OUR_WORKERS, LeaseTable
+from streamproc.race import first_of
 from streamproc.status import Status
 from streamproc.store import Store
 from streamproc.stores import check_conditional, open_store

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
-from streamproc.lease.lease import OUR_WORKERS, Lease, Listing
+from streamproc.lease.lease import Lease, Listing, is_ours
 
 GONE_TTLS = 20
 DOUBT = 0.6
@@ -136,7 +136,7 @@ def departed(observed: Observed, now_s: float, ttl_s: float) -> list[str]:
     """Our workers that have shown nothing for GONE_TTLS and have no row: whoever sees their presence takes it away."""
     owners = {owner for row in observed.rows.values() for owner in (row.lease.owner, row.lease.checkpoint_owner)}
     silent = (worker for worker, beat in observed.workers.items() if now_s >= beat.since_s + GONE_TTLS * ttl_s)
-    return [worker for worker in silent if worker.startswith(OUR_WORKERS) and worker not in owners]
+    return [worker for worker in silent if is_ours(worker) and worker not in owners]
 
 
 def expires_s(view: View) -> float | None:
@@ -262,7 +262,7 @@ class _Fleet:
 
     def _may_take(self, worker: str) -> bool:
         """All are taken to have our `max_leases`; a unit that its taker leaves lying for a ttl goes to the next."""
-        return worker.startswith(OUR_WORKERS) and (self._view.max_leases is None or len(self.loads[worker]) < self._view.max_leases)
+        return is_ours(worker) and (self._view.max_leases is None or len(self.loads[worker]) < self._view.max_leases)
 
     def _load(self, worker: str) -> tuple[float, int, str]:
         return (self._flow(self.loads[worker]) if self._by_throughput else 0.0, len(self.loads[worker]), worker)

@@ -12,7 +12,7 @@ import structlog
 from streamproc.clients.aws import AwsClient, InUse, NotFound, Throttled
 from streamproc.errors import Bug, LeaseLost, Unavailable
 from streamproc.lease.kcl_rows import INDEX, KEY, READ, WORKER, Change, Item, beat, beat_of, is_task_row, lease_of, new_row, text
-from streamproc.lease.lease import OUR_WORKERS, Lease, LeaseTable, Listing, Mark
+from streamproc.lease.lease import Lease, LeaseTable, Listing, Mark, is_ours
 from streamproc.lease.steps import changed_elsewhere, requested
 from streamproc.world import World
 
@@ -67,7 +67,7 @@ class DynamoLeases(LeaseTable):
     async def request(self, lease: Lease, owner: str) -> Lease:
         before = str(requested(lease, owner).checkpoint_owner)
         change = Change(lease.key).as_seen(lease).set("leaseOwner", text(owner)).set("checkpointOwner", text(before))
-        if not _is_ours(before):  # KCL goes on renewing by the counter alone until it lets go, and would take another one for a loss
+        if not is_ours(before):  # KCL goes on renewing by the counter alone until it lets go, and would take another one for a loss
             return await self._change(change)
         return await self._change(_switched(change.raise_counter(lease, None), lease, owner))
 
@@ -78,7 +78,7 @@ class DynamoLeases(LeaseTable):
         await self._change(change.remove("checkpointOwner"))
 
     async def renew(self, lease: Lease, mark: Mark | None = None, throughput_kbps: float | None = None) -> Lease:
-        if lease.checkpoint_owner is not None and not _is_ours(lease.checkpoint_owner):
+        if lease.checkpoint_owner is not None and not is_ours(lease.checkpoint_owner):
             return await self._wait(lease)
         change = Change(lease.key).as_seen(lease).raise_counter(lease, mark)
         if throughput_kbps is not None:
@@ -128,10 +128,6 @@ class DynamoLeases(LeaseTable):
     def _by_table(self, keys: Sequence[str]) -> Sequence[tuple[_Table, Sequence[str]]]:
         split = ((table, [key for key in keys if is_task_row(key) == (table is self._tasks)]) for table in (self._shards, self._tasks))
         return [(table, own) for table, own in split if own]
-
-
-def _is_ours(worker: str) -> bool:
-    return worker.startswith(OUR_WORKERS)
 
 
 def _switched(change: Change, lease: Lease, owner: str) -> Change:

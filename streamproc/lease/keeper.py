@@ -20,6 +20,7 @@ from streamproc.errors import LeaseLost, Unavailable
 from streamproc.lease.balance import Move, Observed, Unit, View, departed, expires_s, look_every_s, moves, observe
 from streamproc.lease.hold import Hold
 from streamproc.lease.lease import Lease, LeaseTable, Mark
+from streamproc.race import first_of
 from streamproc.world import World
 
 log = structlog.get_logger()
@@ -89,13 +90,7 @@ class LeaseKeeper:
         self._woken.set()
 
     async def _pause(self, seconds: float) -> None:
-        woken = asyncio.ensure_future(self._woken.wait())
-        slept = asyncio.ensure_future(self._clock.sleep(seconds))
-        try:
-            await asyncio.wait((woken, slept), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            woken.cancel()
-            slept.cancel()
+        await first_of(self._woken.wait(), self._clock.sleep(seconds))
         self._woken.clear()
 
     def _until_next_look_s(self) -> float:
@@ -343,10 +338,9 @@ class LeaseKeeper:
 
     async def release(self, name: str, marks: Mapping[str, Mark]) -> None:
         """The task has committed its last epoch: whoever asked for it may begin. Rows that nobody asked for are freed."""
-        hold = self.holds.get(name)
+        hold = await self._no_longer_renewed(name)
         if hold is None:
             return
-        await self._end_renewal(hold)
         async with hold.lock:
             hold.ready = False
             for key, lease in hold.rows.items():
@@ -364,10 +358,9 @@ class LeaseKeeper:
 
     async def give(self, name: str, marks: Mapping[str, Mark]) -> None:
         """Free a unit at a clean stop. A table that is away is no error: the rows expire."""
-        hold = self.holds.get(name)
+        hold = await self._no_longer_renewed(name)
         if hold is None:
             return
-        await self._end_renewal(hold)
         async with hold.lock:
             hold.ready = False
             hold.marks.update(marks)
@@ -377,10 +370,9 @@ class LeaseKeeper:
 
     async def drop(self, name: str) -> None:
         """Remove the rows of a unit that is over, where nobody else reads them."""
-        hold = self.holds.get(name)
+        hold = await self._no_longer_renewed(name)
         if hold is None:
             return
-        await self._end_renewal(hold)
         async with hold.lock:
             for lease in hold.rows.values():
                 await self._last(lease, self.table.drop)
@@ -388,9 +380,8 @@ class LeaseKeeper:
 
     async def let_go(self, name: str) -> None:
         """Forget a unit that was lost."""
-        hold = self.holds.get(name)
+        hold = await self._no_longer_renewed(name)
         if hold is not None:
-            await self._end_renewal(hold)
             self._forget(hold)
 
     async def add(self, rows: Mapping[str, Mark]) -> None:
@@ -428,13 +419,19 @@ class LeaseKeeper:
             if lease.owner == self.worker:
                 await self._last(lease, partial(self._give_row, hold.marks.get(key)))
 
-    async def _end_renewal(self, hold: Hold) -> None:
-        """Not in the middle of a call, which may still arrive and raise the counter."""
+    async def _no_longer_renewed(self, name: str) -> Hold | None:
+        """The hold of a unit, if there is one, once its renewal has ended: not in the middle of a call, which may still arrive and
+        raise the counter.
+        """
+        hold = self.holds.get(name)
+        if hold is None:
+            return None
         async with hold.lock:
             if hold.renewal is not None:
                 hold.renewal.cancel()
         if hold.renewal is not None:
             await asyncio.gather(hold.renewal, return_exceptions=True)
+        return hold
 
     async def _last(self, lease: Lease, change: Callable[[Lease], Awaitable[object]]) -> None:
         """The last change of a row of ours, by its counter as it is now if we do not know it. A table that is away is no error."""

@@ -65,8 +65,6 @@ class InLoop(Keeping):
 class InThread(Keeping):
     """In a daemon thread. A loop that its worker does not close keeps running: leases of a hung worker stay held."""
 
-    keeper: LeaseKeeper
-
     def __init__(self, make: Making, changed: Callable[[], None]) -> None:
         worker_loop = asyncio.get_running_loop()
 

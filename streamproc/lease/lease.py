@@ -13,6 +13,11 @@ OUR_WORKERS = "streamproc:"
 """Every worker's id begins with it; other owners of a row are other programs (KCL)."""
 
 
+def is_ours(worker: str) -> bool:
+    """Whether the id is of one of our workers."""
+    return worker.startswith(OUR_WORKERS)
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What a row of a shared table says of its shard to other programs, in their columns.
@@ -46,7 +51,7 @@ class Lease:
     @property
     def foreign(self) -> bool:
         """Owned by another program."""
-        return self.owner is not None and not self.owner.startswith(OUR_WORKERS)
+        return self.owner is not None and not is_ours(self.owner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import structlog
 
 from streamproc import logs
-from streamproc.engine.race import first_of
 from streamproc.engine.turns import Turns
 from streamproc.engine.worker import run_job
 from streamproc.errors import InvalidJob
@@ -23,6 +22,7 @@ from streamproc.job import Job
 from streamproc.memory import tune_allocator
 from streamproc.notify import Notifier
 from streamproc.options import Secret
+from streamproc.race import first_of
 from streamproc.service.fleet import Fleet
 from streamproc.service.job_files import read_jobs
 from streamproc.service.supervised import Run

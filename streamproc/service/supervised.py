@@ -10,11 +10,11 @@ from typing import Literal
 import structlog
 
 from streamproc import logs
-from streamproc.engine.race import first_of
 from streamproc.errors import Bug, InvalidJob, StreamprocError
 from streamproc.http.health import Health, Retries, judge
 from streamproc.job import Job
 from streamproc.metrics import Metrics
+from streamproc.race import first_of
 from streamproc.status import Status
 from streamproc.world import World
 

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamproc.formats.slot import TableSlot
+from streamproc.hash_ranges import HASHES, HashRange
 
-HashRange = tuple[int, int]
-"""The first and the last hash."""
-WHOLE: HashRange = (0, 2**128 - 1)
+WHOLE: HashRange = (0, HASHES - 1)
 _KEYS = pa.schema([("key", pa.string())])
 _threads = threading.local()
 

@@ -13,7 +13,8 @@ from dataclasses import replace
 import pyarrow as pa
 
 from streamproc.errors import Bug
-from streamproc.state.hash_range import HashRange, inside
+from streamproc.hash_ranges import HashRange
+from streamproc.state.hash_range import inside
 from streamproc.state.merge import chains
 from streamproc.state.runs import Run
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamproc.state.hash_range import HashRange
+from streamproc.hash_ranges import HashRange
 
 
 @dataclass(frozen=True, slots=True)

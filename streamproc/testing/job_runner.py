@@ -22,7 +22,7 @@ from streamproc.engine.first_commit import Beginning
 from streamproc.engine.retry import retried
 from streamproc.engine.runtime import DEAD_LETTER, Connected, connect
 from streamproc.engine.task import Task
-from streamproc.engine.task_set import grown, parents_of, runnable, scopes_of
+from streamproc.engine.task_set import must_join, parents_of, runnable, scopes_of
 from streamproc.errors import StreamprocError
 from streamproc.job import Added, Job, Reshard, SinkSpec, SourceSpec, TableSpec, TestCase, TestStep, load_job
 from streamproc.job.planning import plan
@@ -168,10 +168,9 @@ class JobRun:
 
     async def _must_join(self, scopes: Mapping[str, TaskScope]) -> bool:
         assert self._connected is not None
-        if self._connected.plan.tasks.kind == "all":
-            return True
-        began = await self._beginning().log_of(ALL).read_commit(0) if self._connected.plan.tasks.key else None
-        return bool(began and grown(scopes, began.shards))
+        split = self._connected.plan.tasks
+        began = await self._beginning().log_of(ALL).read_commit(0) if split.key else None
+        return must_join(split, scopes, began.shards if began else {})
 
     async def _join(self, scopes: Sequence[TaskScope]) -> None:
         """The tasks go on as one."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from streamproc.errors import Unavailable
-from streamproc.lease.lease import OUR_WORKERS, Lease, LeaseTable, Listing, Mark
+from streamproc.lease.lease import Lease, LeaseTable, Listing, Mark, is_ours
 from streamproc.lease.steps import changed_elsewhere, given, released, renewed, requested, taken
 
 
@@ -111,5 +111,5 @@ class MemoryLeases(LeaseTable):
             return replace(new, mark=None)
         before = self._rows[new.key].mark if new.key in self._rows else None
         shown = mark or before or Mark(None)
-        ours = writer is not None and writer.startswith(OUR_WORKERS) and (mark is not None or before is None or before.ours)
+        ours = writer is not None and is_ours(writer) and (mark is not None or before is None or before.ours)
         return replace(new, mark=replace(shown, ours=ours))
