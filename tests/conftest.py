@@ -52,3 +52,17 @@ def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         pytest.skip(str(error))
     yield broker
     broker.stop()
+
+
+@pytest.fixture(scope="module")
+def dynamodb_local() -> Iterator[str]:
+    """Endpoint of a DynamoDB Local (tests/servers/kcl); skips if it cannot be had."""
+    module = runpy.run_path(str(Path(__file__).parent / "servers" / "kcl" / "kcl.py"))
+    try:
+        server = module["DynamoDBLocal"]().start()
+    except module["Unobtainable"] as error:
+        pytest.skip(str(error))
+    try:
+        yield server.url
+    finally:
+        server.stop()

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,6 +17,7 @@ from botocore.session import Session
 
 from streamproc.testing.ministack import Ministack
 
+sys.path.append(str(Path(__file__).parent))  # what tests of this folder share stands beside them
 BUCKET = "contract"
 INSTALL = Path(__file__).parents[1] / "servers" / "s3" / "install"
 KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecretkey", "AWS_REGION": "us-east-1"}

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,6 @@ from streamproc.lease.lease import SHARD_END, Lease, LeaseTable, Mark
 from streamproc.testing.lease_suite import A, B, LeaseTableConformance
 from streamproc.testing.manual_clock import ManualClock
 from streamproc.world import World
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "servers" / "kcl"))
-from kcl import DynamoDBLocal, Unobtainable
 
 ROWS = json.loads((Path(__file__).parent / "kcl_rows.json").read_text())
 """What KCL applications of three versions wrote."""
@@ -62,18 +58,6 @@ async def opened(name: str = "", **keys: Any) -> AsyncIterator[DynamoLeases]:
 
 class TestDynamoLeases(LeaseTableConformance):
     """Rows of shards and of tasks in two tables."""
-
-
-@pytest.fixture(scope="module")
-def dynamodb_local() -> Iterator[str]:
-    try:
-        server = DynamoDBLocal().start()
-    except Unobtainable as error:
-        pytest.skip(str(error))
-    try:
-        yield server.url
-    finally:
-        server.stop()
 
 
 @pytest.mark.kcl

@@ -4,15 +4,13 @@ ministack has one subscription a consumer and shard, as AWS has: of several read
 """
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
 
 import pytest
 from aiobotocore.session import get_session
+from kinesis_harness import NUMBERS, SHARDS, MinistackHarness
 
 from sources.kinesis import Kinesis
-from streamproc.clock import SystemClock
 from streamproc.source import Source
 from streamproc.testing.gate import Gate
 from streamproc.testing.kinesis_stub import Stub
@@ -21,8 +19,6 @@ from streamproc.testing.ministack import CREDENTIALS, Ministack
 from streamproc.testing.source_suite import SourceConformance, SourceHarness
 from streamproc.world import World
 
-NUMBERS = itertools.count()
-SHARDS = 2
 DAY_S = 86_400
 
 
@@ -99,34 +95,10 @@ def ministack() -> Iterator[Ministack]:
         yield server
 
 
-class FanOutHarness(SourceHarness):
-    def __init__(self, client: Any, gate: Gate) -> None:
-        self.client = client
-        self.gate = gate
-        self.stream = f"pushed-{next(NUMBERS)}"
-
+class FanOutHarness(MinistackHarness):
     async def source(self) -> Source:
         options = Kinesis.Options(stream=self.stream, endpoint_url=self.gate.endpoint_url, read="fan_out", consumer=f"job-{next(NUMBERS)}")
         return Kinesis(options, World(), "clicks")
-
-    async def put(self, shard: str, count: int) -> Sequence[bytes]:
-        payloads = [b"row %d" % next(NUMBERS) for _ in range(count)]
-        place = str(int(shard.removeprefix("shardId-")) * 2**128 // SHARDS)
-        records = [{"Data": data, "PartitionKey": "k", "ExplicitHashKey": place} for data in payloads]
-        await self.client.put_records(StreamName=self.stream, Records=records)
-        await asyncio.sleep(0.002)  # arrival times are in milliseconds
-        return payloads
-
-    async def stop(self) -> None:
-        await self.gate.shut()
-
-    async def start(self) -> None:
-        await self.gate.open()
-
-    async def now_us(self) -> int:
-        now_us = SystemClock().now_us()
-        await asyncio.sleep(0.002)
-        return now_us
 
 
 class TestKinesisFanOut(SourceConformance):
@@ -134,7 +106,7 @@ class TestKinesisFanOut(SourceConformance):
     async def harness(self, ministack: Ministack, credentials: None) -> AsyncIterator[SourceHarness]:
         gate = await Gate(ministack.port).open()
         async with get_session().create_client("kinesis", region_name="us-east-1", endpoint_url=ministack.endpoint_url) as client:
-            harness = FanOutHarness(client, gate)
+            harness = FanOutHarness(client, gate, "pushed")
             await client.create_stream(StreamName=harness.stream, ShardCount=SHARDS)
             yield harness
         await gate.shut()

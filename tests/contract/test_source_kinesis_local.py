@@ -3,7 +3,6 @@ pushed over HTTP/2 with TLS.
 """
 
 import asyncio
-import itertools
 import runpy
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import pytest
 from aiobotocore.session import get_session
+from kinesis_harness import NUMBERS, SHARDS, GatedHarness
 
 from sources.kinesis import Kinesis
 from streamproc.clients.kinesis import KinesisStream
-from streamproc.clock import SystemClock
 from streamproc.hash_ranges import holes, leaves, overlaps
 from streamproc.source import Source
 from streamproc.testing.gate import Gate
@@ -23,8 +22,6 @@ from streamproc.testing.source_suite import SourceConformance, SourceHarness, dr
 from streamproc.world import World
 
 pytestmark = pytest.mark.npm
-NUMBERS = itertools.count()
-SHARDS = 2
 POLL_S = 0.02
 
 
@@ -39,16 +36,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield server
 
 
-class LocalHarness(SourceHarness):
+class LocalHarness(GatedHarness):
     def __init__(self, client: Any, gate: Gate, scheme: str, read: str) -> None:
-        self.client = client
-        self.gate = gate
+        super().__init__(client, gate, "local")
         self.keys: dict[str, Any] = {"endpoint_url": f"{scheme}://127.0.0.1:{gate.port}", "read": read}
-        self.stream = f"local-{next(NUMBERS)}"
 
     async def source(self) -> Source:
         consumer = f"job-{next(NUMBERS)}" if self.keys["read"] == "fan_out" else None
-        return Kinesis(Kinesis.Options(stream=self.stream, consumer=consumer, **self.keys), World(), "clicks")
+        self.read = Kinesis(Kinesis.Options(stream=self.stream, consumer=consumer, **self.keys), World(), "clicks")
+        return self.read
 
     async def listed(self) -> dict[str, Any]:
         return {shard["ShardId"]: shard for shard in (await self.client.list_shards(StreamName=self.stream))["Shards"]}
@@ -75,21 +71,11 @@ class LocalHarness(SourceHarness):
         low, high = (int(before[shard]["HashKeyRange"][f"{end}HashKey"]) for end in ("Starting", "Ending"))
         await self.client.split_shard(StreamName=self.stream, ShardToSplit=shard, NewStartingHashKey=str((low + high) // 2 + 1))
         await self.active()
+        await self.read.shards()  # as an engine does every few seconds: a pushed shard's end is looked for once it is listed as closed
         return sorted(set(await self.listed()) - set(before))
 
     async def end(self, shard: str) -> None:
         await self.split(shard)
-
-    async def stop(self) -> None:
-        await self.gate.shut()
-
-    async def start(self) -> None:
-        await self.gate.open()
-
-    async def now_us(self) -> int:
-        now_us = SystemClock().now_us()
-        await asyncio.sleep(0.002)
-        return now_us
 
 
 class Local(SourceConformance):

@@ -22,7 +22,7 @@ from streamproc.lease.lease import Lease, Mark
 from streamproc.world import World
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "servers" / "kcl"))
-from kcl import NEW, OLD, DynamoDBLocal, KclApp, Unobtainable
+from kcl import NEW, OLD, KclApp
 
 pytestmark = [pytest.mark.kcl, pytest.mark.timeout(150)]
 US = "streamproc:test"
@@ -34,18 +34,6 @@ Start = Callable[..., KclApp]
 def client(service: str, url: str) -> Any:
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     return Session().create_client(service, endpoint_url=url, region_name="us-east-1", **keys)
-
-
-@pytest.fixture(scope="module")
-def dynamodb_local() -> Iterator[str]:
-    try:
-        server = DynamoDBLocal().start()
-    except Unobtainable as error:
-        pytest.skip(str(error))
-    try:
-        yield server.url
-    finally:
-        server.stop()
 
 
 @pytest.fixture
