@@ -12,6 +12,7 @@ from streamproc.testing.ministack import Ministack
 from streamproc.testing.noida import NoidaBroker
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "soak"))
+sys.path.append(str(Path(__file__).parent))  # what tests of this folder share stands beside them
 
 
 @pytest.fixture(scope="session")

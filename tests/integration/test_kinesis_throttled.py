@@ -1,15 +1,10 @@
 """A throttled stream: ministack behind microburst, which refuses most of the reads as Kinesis does."""
 
-import json
-import socket
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from aiobotocore.session import get_session
+from faulty_aws import faulty
 
 from sources.kinesis import Kinesis
 from streamproc.offset import EARLIEST
@@ -18,7 +13,6 @@ from streamproc.testing.source_suite import drain, values
 from streamproc.world import World
 
 RULE = {
-    "service": "kinesis",
     "operation": "GetRecords",
     "probability": 0.7,
     "error": {"code": "ProvisionedThroughputExceededException"},
@@ -34,29 +28,9 @@ def ministack() -> Iterator[Ministack]:
 @pytest.fixture
 def throttled(ministack: Ministack) -> Iterator[str]:
     """Endpoint of a proxy that throttles."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = Path(sys.executable).with_name("microburst")
-    arguments = ["--upstream", ministack.endpoint_url, "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    request = urllib.request.Request(
-        f"{url}/_microburst/rules", json.dumps([RULE]).encode(), {"Content-Type": "application/json"}, method="PATCH"
-    )
-    try:
-        for attempt in range(200):
-            try:
-                urllib.request.urlopen(request, timeout=2).close()
-                break
-            except OSError:
-                assert attempt < 199 and process.poll() is None
-                with pytest.raises(subprocess.TimeoutExpired):
-                    process.wait(0.05)
-        yield url
-    finally:
-        process.kill()
-        process.wait()
+    with faulty(ministack.endpoint_url, "kinesis") as faults:
+        faults.are(RULE)
+        yield faults.endpoint_url
 
 
 async def test_every_row_is_read_once_though_most_reads_are_refused(

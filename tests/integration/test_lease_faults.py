@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -17,6 +12,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 from botocore.session import Session
+from faulty_aws import Faults, faulty
 
 from streamproc.engine.job_worker import JobWorker
 from streamproc.engine.progress import Progress
@@ -44,19 +40,6 @@ trigger: 100 milliseconds
 """
 
 
-class Faults:
-    """What microburst does to calls of DynamoDB."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def are(self, *rules: dict[str, Any]) -> None:
-        body = json.dumps([{"service": "dynamodb"} | rule for rule in rules]).encode()
-        url = f"http://127.0.0.1:{self.port}/_microburst/rules"
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
-        urllib.request.urlopen(request, timeout=5).close()
-
-
 @pytest.fixture(scope="module")
 def ministack() -> Iterator[Ministack]:
     with Ministack() as server:
@@ -65,26 +48,8 @@ def ministack() -> Iterator[Ministack]:
 
 @pytest.fixture(scope="module")
 def microburst(ministack: Ministack) -> Iterator[Faults]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = Path(sys.executable).with_name("microburst")
-    arguments = ["--upstream", ministack.endpoint_url, "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until_s = time.monotonic() + 20
-        while True:
-            try:
-                Faults(port).are()
-                break
-            except OSError:
-                assert process.poll() is None
-                assert time.monotonic() < until_s
-                time.sleep(0.05)
-        yield Faults(port)
-    finally:
-        process.kill()
-        process.wait()
+    with faulty(ministack.endpoint_url, "dynamodb") as faults:
+        yield faults
 
 
 @pytest.fixture
